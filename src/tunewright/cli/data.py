@@ -1,0 +1,269 @@
+"""``tunewright data``: what a file holds, before anything is trained on it. Needs no torch."""
+
+from __future__ import annotations
+
+import os
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tunewright.cli.main import after, emit, json_option, verb_group
+from tunewright.text import _
+
+if TYPE_CHECKING:
+    from tunewright.data.load import Loaded
+    from tunewright.data.template import ChatTemplate
+    from tunewright.example import Chat, Finding, Origin, Rendered
+    from tunewright.recipe.schema import Recipe
+
+_BAR = 40  # widest bar of the histogram, in characters
+
+
+@verb_group(next="tunewright data check FILE")
+def command() -> None:
+    """Check, show and measure data."""
+
+
+_source = click.argument("source")
+_overrides = click.argument("overrides", metavar="[KEY=VALUE]...", nargs=-1)
+_base = click.option("--base", metavar="NAME", help=_("Base whose template and tokenizer are used (the recipe's)."))
+
+
+def _load(source: str, overrides: Sequence[str]) -> tuple[Recipe, Loaded]:
+    from tunewright.data.load import find, load
+    from tunewright.recipe.load import load as load_recipe
+    from tunewright.recipe.schema import Data
+
+    if not Path(source).suffix.lower().startswith((".yaml", ".yml")) and not os.path.exists(source):
+        find(Data(train=[source]))  # says which file may have been meant
+    recipe = load_recipe(source, overrides).recipe
+    return recipe, load(recipe.data, *find(recipe.data))
+
+
+def _template(base: str) -> ChatTemplate:
+    from tunewright.data.template import ChatTemplate
+    from tunewright.model.source import fetch
+
+    return ChatTemplate.from_folder(fetch(base).folder)
+
+
+def _place(origin: Origin) -> str:
+    """A row's place, short where it lies below this folder."""
+    text, here = str(origin), os.getcwd() + os.sep
+    return text[len(here) :] if text.startswith(here) else text
+
+
+# -- check -----------------------------------------------------------------------------------------------------------
+
+
+@command.command(**after("tunewright data show FILE"))
+@_source
+@_overrides
+@json_option
+@click.pass_context
+def check(ctx: click.Context, source: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Look for everything odd in SOURCE (data or a recipe). Ends with 2 if a training would be refused."""
+    from tunewright.data.inspect import inspect
+
+    recipe, loaded = _load(source, overrides)
+    found = inspect(loaded, recipe.data)
+    errors = sum(finding.severity == "error" for finding in found)
+    rows = len(loaded.chats) + len(loaded.validation)
+    data = {
+        "rows": rows,
+        "format": loaded.format_name,
+        "reason": loaded.format_reason,
+        "errors": errors,
+        "findings": [finding.as_dict() for finding in found],
+    }
+    emit(as_json, data, _check_text(source, overrides, rows, loaded, found, errors))
+    ctx.exit(2 if errors else 0)
+
+
+def _check_text(
+    source: str, overrides: Sequence[str], rows: int, loaded: Loaded, found: Sequence[Finding], errors: int
+) -> str:
+    from tunewright.data.findings import mend
+
+    lines = [
+        _("{rows} rows, read as {format} ({reason})", rows=rows, format=loaded.format_name, reason=loaded.format_reason)
+    ]
+    for finding in found:
+        lines += ["", *_finding_lines(finding)]
+    lines.append("")
+    words = " ".join([source, *overrides])
+    if errors:
+        lines.append(_("A training on these rows would be refused. Mend what is marked as error, then"))
+        more = [word for finding in found if finding.severity == "error" for word in mend(finding)]
+        lines.append(_("  type:  tunewright data check {words}", words=" ".join([words, *dict.fromkeys(more)])))
+    else:
+        lines.append(_("Nothing stands in the way of training."))
+        lines.append(_("  type:  tunewright data show {words}", words=words))
+        lines.append(_("     or  tunewright train {words}", words=words))
+    return "\n".join(lines)
+
+
+def _finding_lines(finding: Finding) -> list[str]:
+    from tunewright.data.findings import catalogue
+
+    lines = [
+        f"{finding.severity:8}{finding.code}  {_(catalogue()[finding.code].title)}",
+        *_wrapped("", finding.message),
+    ]
+    if finding.rows:
+        more = finding.count - len(finding.rows)
+        places = ", ".join(_place(row) for row in finding.rows) + (_(" and {more} more", more=more) if more > 0 else "")
+        lines += _wrapped(_("where: "), places)
+    if finding.severity != "info":
+        lines += _wrapped(_("do:    "), finding.advice)
+    return lines
+
+
+def _wrapped(label: str, text: str) -> list[str]:
+    """Lines of at most 80 columns, indented behind ``label``; a path is never broken."""
+    indent = " " * (8 + len(label))
+    return textwrap.wrap(
+        text,
+        80,
+        initial_indent=" " * 8 + label,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+# -- show ------------------------------------------------------------------------------------------------------------
+
+
+@command.command(**after("tunewright train FILE"))
+@_source
+@_overrides
+@click.option("--row", type=click.IntRange(min=1), default=1, show_default=True, help=_("Which conversation, from 1."))
+@_base
+@click.option("--html", type=click.Path(dir_okay=False), help=_("Write a page instead of colours."))
+@click.option("--plain", is_flag=True, help=_("Brackets ⟦ ⟧ around what is learned instead of colours."))
+@json_option
+def show(
+    source: str, overrides: tuple[str, ...], row: int, base: str | None, html: str | None, plain: bool, as_json: bool
+) -> None:
+    """Show one row of SOURCE as the model sees it: grey is context, bright is learned."""
+    recipe, loaded = _load(source, overrides)
+    chat = _chat(loaded, row)
+    template = _template(base or recipe.base)
+    rows = template.render(chat)
+    place = _place(chat.origin)
+    if html is not None:
+        from tunewright import rundir
+        from tunewright.data.show import page
+
+        rundir.write_text(Path(html), page(rows, template, place))
+        emit(as_json, {"file": html}, _("wrote {file}", file=html))
+        return
+    painted = plain or not sys.stdout.isatty()
+    text = [_paint(rendered, template, painted) for rendered in rows]
+    tail = "\n".join(_show_notes(chat, rows, template, place))
+    if as_json:
+        emit(True, {"row": row, "place": place, "rendered": [_tokens(r, template) for r in rows]}, "")
+        return
+    click.echo("\n\n".join(text) or _("Nothing is learned from this row."), color=not painted)
+    click.echo("\n" + tail, err=True)
+
+
+def _chat(loaded: Loaded, row: int) -> Chat:
+    from tunewright.errors import DataError
+
+    chats = [*loaded.chats, *loaded.validation]
+    if row > len(chats):
+        raise DataError(
+            _("there are {count} rows", count=len(chats)), where=f"--row {row}", do=_("give a smaller number")
+        )
+    return chats[row - 1]
+
+
+def _paint(rendered: Rendered, template: ChatTemplate, plain: bool) -> str:
+    from tunewright.data.show import bracketed
+
+    if plain:
+        return bracketed(rendered, template)
+    pieces = template.pieces(rendered.ids.tolist())
+    painted = []
+    for number, (piece, learned) in enumerate(zip(pieces, rendered.learn.tolist(), strict=True)):
+        # Every other token a shade darker, so that the eye sees where tokens end.
+        colour = ("bright_green", "green")[number % 2] if learned else ("bright_black", "white")[number % 2]
+        painted.append(click.style(piece, fg=colour, bold=learned or None, dim=None if learned else True))
+    return "".join(painted)
+
+
+def _tokens(rendered: Rendered, template: ChatTemplate) -> list[dict[str, Any]]:
+    ids = rendered.ids.tolist()
+    return [
+        {"id": token, "text": piece, "learned": learned}
+        for token, piece, learned in zip(ids, template.pieces(ids), rendered.learn.tolist(), strict=True)
+    ]
+
+
+def _show_notes(chat: Chat, rows: Sequence[Rendered], template: ChatTemplate, place: str) -> list[str]:
+    total, learned = sum(row.length for row in rows), sum(row.learned for row in rows)
+    lines = [_("{place}: {total} tokens, {learned} of them learned", place=place, total=total, learned=learned)]
+    added = template.adds_system()
+    if added and not any(message.role == "system" for message in chat.messages):
+        lines.append(_("the template adds a system prompt by itself: {text}", text=repr(added)))
+    typed = sorted({word for message in chat.messages for word in template.specials_in(message.content)})
+    if typed:
+        lines.append(_("special tokens typed in the text, kept as text: {names}", names=", ".join(typed)))
+    thinks = any(message.thinking for message in chat.messages)
+    return [*lines, *(note for note in template.notes if thinks or "<think>" not in note)]
+
+
+# -- stats -----------------------------------------------------------------------------------------------------------
+
+
+@command.command(**after("tunewright train FILE"))
+@_source
+@_overrides
+@_base
+@json_option
+def stats(source: str, overrides: tuple[str, ...], base: str | None, as_json: bool) -> None:
+    """Measure SOURCE: lengths in tokens, share learned, languages, duplicates."""
+    from tunewright.data.inspect import measure
+
+    recipe, loaded = _load(source, overrides)
+    name = base or recipe.base
+    measured = measure(loaded, _template(name))
+    emit(as_json, {"base": name, **measured}, _stats_text(measured, name, source))
+
+
+def _stats_text(measured: dict[str, Any], base: str, source: str) -> str:
+    rows = measured["rows"]
+    share = 100 * measured["learned_share"]
+    lines = [
+        _(
+            "{rows} rows, {tokens} tokens, {share} % of them learned",
+            rows=rows,
+            tokens=measured["tokens"],
+            share=f"{share:.0f}",
+        ),
+        "",
+        _("tokens to a row (tokenizer of {base})", base=base),
+    ]
+    widest = max((bar["rows"] for bar in measured["histogram"]), default=0)
+    for bar in measured["histogram"]:
+        length = round(_BAR * bar["rows"] / widest) if widest else 0
+        drawn = "█" * length or ("▏" if bar["rows"] else "")
+        lines.append(f"{bar['from']:>7} - {bar['to']:<7} {drawn:<{_BAR}} {bar['rows']}")
+    lines += [
+        "",
+        _("mean {mean}, median {median}, 95 of 100 rows up to {p95}, longest {longest}", **measured["lengths"]),
+        _(
+            "written in: {names}",
+            names=", ".join(f"{n} ({c})" for n, c in measured["languages"].items()) or _("nothing"),
+        ),
+        _("copies of another row: {exact} exact, {near} near", **measured["duplicates"]),
+        "",
+        _("  type:  tunewright train {source}", source=source),
+    ]
+    return "\n".join(lines)

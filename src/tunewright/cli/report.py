@@ -1,0 +1,59 @@
+"""``tunewright report``: the page and the loss curve of a run, written anew from its files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from tunewright import rundir
+from tunewright.evaluate import table
+from tunewright.text import _
+
+
+@click.command("report")
+@click.argument("run", required=False)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the page to this file instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print for programs.")
+def command(run: str | None, out: Path | None, as_json: bool) -> None:
+    """Write the report of RUN (default: the last run): one page to read, print and send on.
+
+    \b
+    tunewright report                     the last run
+    tunewright report runs/identity-1     this one
+    tunewright report --out page.html     the page somewhere else
+
+    Next: open the page in a browser, or type: tunewright chat
+    """
+    from tunewright.report import curves, page
+
+    found = rundir.find(run)
+    curve = curves.write(found)
+    written = page.write(found, out)
+    file = found.file(rundir.EVALUATION)
+    evaluation: dict[str, Any] = rundir.read_json(file) if file.exists() else {}
+    if as_json:
+        print(json.dumps(_facts(found, written, curve, evaluation), ensure_ascii=False, indent=2))
+        return
+    console = Console(width=table.WIDTH)
+    if evaluation:
+        console.print(table.table(evaluation))
+        console.print(Text(table.legend(), style="dim"))
+        console.print(Text("\n" + evaluation["verdict"]))
+    else:
+        console.print(_("This run has no evaluation yet; the page shows what there is."))
+    console.print()
+    for name, path in ((_("page"), written), (_("loss curve"), curve)):
+        if path is not None:
+            console.print(Text(f"{name + ':':<12}{path}"), soft_wrap=True)
+    after = _("Next: open the page, or type: {command}", command=f"tunewright chat {found}")
+    console.print(Text(after), soft_wrap=True)
+
+
+def _facts(run: rundir.RunDir, page: Path, curve: Path | None, evaluation: dict[str, Any]) -> dict[str, Any]:
+    parts = {key: evaluation.get(key) for key in ("verdict", "before", "after", "difference", "counts")}
+    return {"run": str(run), "report": str(page), "loss_curve": str(curve) if curve else None, **parts}

@@ -1,0 +1,87 @@
+"""What a person sees of a training: sentences and bars on standard error, everything also in the run's log."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from tunewright.rundir import LOG, RunDir
+from tunewright.text import _
+from tunewright.train.events import Listener
+
+
+class Screen(Listener):
+    def __init__(self, set_log: Callable[[Path], None] | None = None) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self.run: RunDir | None = None
+        self.set_log = set_log
+        self.said: list[str] = []  # before there was a log to write it to
+
+    def say(self, text: str) -> None:
+        self.console.print(text, markup=False)
+        self._log(text)
+
+    def opened(self, run: RunDir) -> None:
+        self.run = run
+        if self.set_log:
+            self.set_log(run.file(LOG))
+        self.console.print(_("Run:    {run}", run=run), markup=False)
+        for text in self.said:
+            self._log(text)
+
+    def _log(self, text: str) -> None:
+        if self.run is None:
+            self.said.append(text)
+            return
+        with open(self.run.file(LOG), "a", encoding="utf-8") as log:
+            log.write(text + "\n")
+
+    @contextlib.contextmanager
+    def doing(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        with self._bars() as bars:
+            task = bars.add_task(what, total=total or None)
+            yield lambda count: bars.advance(task, count)
+
+    @contextlib.contextmanager
+    def training(self, steps: int, done: int) -> Iterator[Callable[[dict[str, Any]], None]]:
+        with self._bars(TextColumn("{task.fields[numbers]}")) as bars:
+            task = bars.add_task(_("Training"), total=steps, completed=done, numbers="")
+
+            def show(line: dict[str, Any]) -> None:
+                if "note" in line:
+                    self.say(line["note"])
+                    return
+                numbers = _("loss {loss:.3f} · {speed:.0f} tokens/s", loss=line["loss"], speed=line["tokens_per_second"])
+                bars.update(task, completed=line["step"], numbers=numbers)
+
+            yield show
+
+    def _bars(self, *more: TextColumn) -> Progress:
+        columns = [
+            TextColumn("{task.description}"), BarColumn(bar_width=16), MofNCompleteColumn(), *more,
+            TimeElapsedColumn(), TextColumn("·"), TimeRemainingColumn(),
+        ]  # fmt: skip
+        return Progress(*columns, console=self.console, transient=not self.console.is_terminal)
+
+
+def plan_table(plan: dict[str, Any]) -> str:
+    """Memory, time and disk, one a line."""
+    gb = 1e9
+    memory = ", ".join(f"{name} {size / gb:.2f}" for name, size in plan["memory"].items() if name != "total" and size)
+    phases = ", ".join(f"{name} {seconds:.0f}" for name, seconds in plan["phases"].items())
+    lines = [
+        _("Memory  {total:.1f} GB ({parts})", total=plan["memory_bytes"] / gb, parts=memory),
+        _("Time    {total} ({parts} s)", total=_minutes(plan["seconds"]), parts=phases),
+        _("Disk    {total:.2f} GB for the run folder", total=plan["disk_bytes"] / gb),
+        _("Tokens  {tokens:,} an epoch, {learned:,} of them learned", tokens=plan["tokens"], learned=plan["learned_tokens"]),
+    ]
+    return "\n".join(lines)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"

@@ -1,0 +1,60 @@
+"""What ``train`` and ``resume`` show around the story: the end of it, and how to go on after Ctrl-C."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunewright import rundir
+from tunewright.api import written
+from tunewright.cli.screen import Screen
+from tunewright.evaluate import table
+from tunewright.rundir import RunDir
+from tunewright.text import _
+
+
+@dataclass(frozen=True)
+class Told:
+    data: dict[str, Any]
+    text: str
+
+
+def told(tell: Callable[[Screen], RunDir], set_log: Callable[[Path], None]) -> Told:
+    """Run the story, write curve and page, and put the result into words and numbers."""
+    screen = Screen(set_log)
+    try:
+        run = tell(screen)
+    except KeyboardInterrupt:
+        if screen.run is None:
+            raise
+        screen.say(_("Stopped; everything is saved.\n  type:  tunewright resume {run}", run=screen.run))
+        raise SystemExit(130) from None
+    except BaseException:
+        if screen.run is not None:
+            _page(screen.run)
+        raise
+    written(run)
+    evaluation = rundir.read_json(run.file(rundir.EVALUATION))
+    screen.console.print()
+    screen.console.print(table.table(evaluation))
+    screen.console.print(table.legend(), style="dim")
+    screen.console.print(table.answers(evaluation, 3))
+    lines = [
+        evaluation["verdict"],
+        "",
+        _("Report:  {path}", path=run.file(rundir.REPORT)),
+        _("Talk:    tunewright chat"),
+        _("Ask:     tunewright chat -m \"…\" --compare"),
+    ]
+    return Told({"run": str(run), "verdict": evaluation["verdict"]}, "\n".join(lines))
+
+
+def _page(run: RunDir) -> None:
+    """A run that failed has a page as well, as far as it came; its own faults must not hide the first."""
+    try:
+        written(run)
+    except Exception as error:
+        with open(run.file(rundir.LOG), "a", encoding="utf-8") as log:
+            log.write(f"the page could not be written: {error!r}\n")

@@ -1,0 +1,133 @@
+"""What a base's folder says about text: its tokenizer, its chat template, its special tokens and its stop tokens."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunewright.errors import BaseModelError
+
+TOKENIZER = "tokenizer.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+TEMPLATE = "chat_template.jinja"
+SPECIAL_MAP = "special_tokens_map.json"
+GENERATION = "generation_config.json"
+CONFIG = "config.json"
+
+# Saved with a run as they are, byte for byte.
+KEPT = (TOKENIZER, TOKENIZER_CONFIG, TEMPLATE, SPECIAL_MAP)
+
+_NAMES = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token")
+
+
+@dataclass(frozen=True)
+class BaseFiles:
+    """The files themselves (name to bytes) and where they came from. Small enough to be sent to a worker."""
+
+    files: Mapping[str, bytes]
+    where: str
+
+    @classmethod
+    def read(cls, folder: Path) -> BaseFiles:
+        """Raises BaseModelError if the folder or its tokenizer is missing."""
+        if not folder.is_dir():
+            raise BaseModelError("there is no such folder", where=str(folder), do="give the folder of a base")
+        files = {
+            name: (folder / name).read_bytes() for name in (*KEPT, GENERATION, CONFIG) if (folder / name).is_file()
+        }
+        if TOKENIZER not in files:
+            raise BaseModelError(
+                f"the base has no {TOKENIZER}",
+                where=str(folder),
+                do="use a base with a fast tokenizer, or save one there with transformers' AutoTokenizer",
+            )
+        return cls(files, str(folder))
+
+    def json(self, name: str) -> dict[str, Any]:
+        content = self.files.get(name)
+        if content is None:
+            return {}
+        try:
+            value = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise BaseModelError(
+                f"{name} is damaged: {error}", where=self.where, do="fetch the base again or repair the file"
+            ) from None
+        return value if isinstance(value, dict) else {}
+
+    def named_tokens(self) -> dict[str, str]:
+        """``bos_token`` and its like with their text, as templates may use them."""
+        found: dict[str, str] = {}
+        for source in (self.json(SPECIAL_MAP), self.json(TOKENIZER_CONFIG)):
+            for name in _NAMES:
+                value = source.get(name)
+                text = value.get("content") if isinstance(value, dict) else value
+                if isinstance(text, str):
+                    found[name] = text
+        return found
+
+    def special_texts(self) -> set[str]:
+        """Texts that the configuration names as special, whatever the tokenizer's own flags say."""
+        texts = set(self.named_tokens().values())
+        for source in (self.json(SPECIAL_MAP), self.json(TOKENIZER_CONFIG)):
+            for value in source.get("additional_special_tokens") or []:
+                text = value.get("content") if isinstance(value, dict) else value
+                if isinstance(text, str):
+                    texts.add(text)
+        return texts
+
+    def stop_ids(self) -> list[int]:
+        """End-of-sequence ids that the model's configurations name, the generation's first."""
+        found: list[int] = []
+        for name in (GENERATION, CONFIG):
+            value = self.json(name).get("eos_token_id")
+            for token in value if isinstance(value, list) else [value]:
+                if isinstance(token, int) and not isinstance(token, bool) and token not in found:
+                    found.append(token)
+        return found
+
+    def template_source(self, wanted: str | None) -> str:
+        """The template's text. ``wanted`` is one of its names, or a whole template. Raises BaseModelError."""
+        if wanted is not None and ("{%" in wanted or "{{" in wanted):
+            return wanted
+        named = self._named_templates()
+        if wanted is not None:
+            if wanted not in named:
+                raise BaseModelError(
+                    f"the base has no chat template called {wanted!r}",
+                    where=self.where,
+                    do=f"use one of: {', '.join(sorted(named)) or 'none'}",
+                )
+            return named[wanted]
+        if "default" in named:
+            return named["default"]
+        raise BaseModelError(
+            "the base has no chat template, so it was not made for conversations",
+            where=self.where,
+            do="choose a base whose name ends in -Instruct, -Chat or -it"
+            + (f", or name one of its templates: {', '.join(sorted(named))}" if named else ""),
+        )
+
+    def _named_templates(self) -> dict[str, str]:
+        value = self.json(TOKENIZER_CONFIG).get("chat_template")
+        named: dict[str, str] = {}
+        if isinstance(value, str):
+            named["default"] = value
+        elif isinstance(value, list):
+            named = {str(e.get("name")): str(e.get("template")) for e in value if isinstance(e, dict)}
+        if TEMPLATE in self.files:  # the newer place wins, as it does in transformers
+            named["default"] = self.files[TEMPLATE].decode("utf-8")
+        return named
+
+    def digest(self, template: str) -> str:
+        """sha256 over all that decides which ids a conversation becomes, and where an answer ends."""
+        digest = hashlib.sha256()
+        for name in (TOKENIZER, TOKENIZER_CONFIG, SPECIAL_MAP):
+            digest.update(name.encode() + b"\0" + hashlib.sha256(self.files.get(name, b"")).digest())
+        digest.update(template.encode("utf-8"))
+        digest.update(json.dumps(self.stop_ids()).encode())
+        return digest.hexdigest()

@@ -1,0 +1,367 @@
+"""From the recipe's data section to rows that can be trained on: the whole way of the data, readable top to bottom."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import date
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunewright.data import cache as entries
+from tunewright.data.check import check, clusters, digests, nothing_to_learn
+from tunewright.data.findings import finding, stop_if_errors
+from tunewright.data.fit import cut
+from tunewright.data.ledger import Ledger, tokens_of
+from tunewright.data.load import Loaded, find, load
+from tunewright.data.packed import LazyChats, Packed, join, pack
+from tunewright.data.read import Source
+from tunewright.data.split import hold_out, wanted
+from tunewright.data.template import ChatTemplate
+from tunewright.errors import DataError
+from tunewright.example import Chat, Finding, Message, Origin, Rendered
+from tunewright.recipe.schema import Data
+from tunewright.text import _
+
+Render = Callable[[Chat], list[Rendered]]
+Progress = Callable[[str, int, int], None]  # what is being done, how many rows are finished, of how many
+_CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """train, held_out: rendered rows.  train_chats, held_out_chats: the conversations behind them; a conversation may
+    have several rows.  max_length: tokens a row may have.  longest: tokens of the longest row.  files: path, sha256
+    and rows of each file.  data_sha256: over all files.  cached: nothing had to be rendered."""
+
+    train: Sequence[Rendered]
+    held_out: Sequence[Rendered]
+    train_chats: Sequence[Chat]
+    held_out_chats: Sequence[Chat]
+    findings: list[Finding]
+    ledger: dict[str, Any]
+    format_name: str
+    format_reason: str
+    max_length: int
+    longest: int
+    data_sha256: str
+    files: list[dict[str, Any]]
+    cached: bool = False
+
+
+def prepare(
+    data: Data,
+    seed: int,
+    template: ChatTemplate,
+    render: Render,
+    context: int,
+    progress: Progress | None = None,
+    cache: bool = True,
+) -> Prepared:
+    """Reads, checks, splits and renders. ``context`` is how many tokens the base can hold.
+
+    ``render`` is the task's way from a conversation to rows; ``template.render`` itself is done in batches.
+    Raises DataError for data that cannot be used and for findings of severity error.
+    """
+    train, validation = find(data)
+    most = _max_length(data, context)
+    hashes = [source.sha256() for source in (*train, *validation)]
+    name = entries.key(
+        {
+            "files": [(s.name, digest) for s, digest in zip((*train, *validation), hashes, strict=True)],
+            "training_files": len(train),
+            "template": template.sha256,
+            "day": date.today().isoformat() if template.reads_clock else "",
+            "code": entries.code_version(),
+            "render": "template" if render == template.render else entries.code_of(render),
+            "data": data.model_dump(mode="json"),
+            "seed": seed,
+            "most": most,
+        }
+    )
+    found = entries.get(name) if cache else None
+    if found is None:
+        arrays, rest = _Making(data, seed, template, render, most, progress or _quiet).make(train, validation, hashes)
+        if cache:
+            entries.put(name, arrays, rest)
+    else:
+        arrays, rest = found
+    return _prepared(arrays, rest, data, found is not None)
+
+
+def _quiet(what: str, done: int, total: int) -> None:
+    pass
+
+
+def _max_length(data: Data, context: int) -> int:
+    if data.max_length == "auto":
+        return context
+    if data.max_length > context:
+        raise DataError(
+            _(
+                "data.max_length is {wanted}, but the base holds {context} tokens",
+                wanted=data.max_length,
+                context=context,
+            ),
+            where="data.max_length",
+            do=_("use at most {context}, or leave it at auto", context=context),
+            command="tunewright recipe explain data.max_length",
+        )
+    return data.max_length
+
+
+# -- making ----------------------------------------------------------------------------------------------------------
+
+
+class _Making:
+    """One way from files to arrays. Rows of training and validation go together until the split."""
+
+    def __init__(
+        self, data: Data, seed: int, template: ChatTemplate, render: Render, most: int, progress: Progress
+    ) -> None:
+        self.data, self.seed, self.template, self.render = data, seed, template, render
+        self.most, self.progress = most, progress
+        self.findings: list[Finding] = []
+
+    def make(
+        self, train: Sequence[Source], validation: Sequence[Source], hashes: Sequence[str]
+    ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        self.progress(_("reading"), 0, 1)
+        loaded = load(self.data, train, validation)
+        chats = [*loaded.chats, *loaded.validation]
+        border = len(loaded.chats)
+        self.progress(_("checking"), 0, 1)
+        known = digests(chats)
+        near, together = clusters(chats, known)
+        self.findings += check(
+            loaded.chats,
+            known=known[:border],
+            near=near[:border],
+            missing=loaded.missing,
+            ignored=loaded.ignored,
+            allow_few=self.data.allow_few,
+            allow_unlearned=self.data.allow_unlearned,
+            specials=self.template.specials_in,
+        )
+        self._check_validation(loaded, near, border)
+        stop_if_errors(self.findings)
+
+        ledger = Ledger(len(chats))
+        usable = self._usable(chats, ledger)
+        arrays, longest = self._render_all(chats, usable, ledger, _names(train, validation))
+        kept = np.unique(arrays["example"]).tolist()
+        held = {index for index in kept if index >= border}
+        if not validation:
+            held = self._hold_out([known[index] for index in kept], together[kept], kept)
+        elif not held or len(held) == len(kept):
+            self.findings.append(finding("D402", [], count=len(kept), why_not=_("one of the two sides is empty")))
+        stop_if_errors(self.findings)
+        ledger.keep(len(kept))
+        self._template_findings([chats[index] for index in kept])
+        arrays["held_out"] = np.array(sorted(held), dtype=np.int64)
+        return arrays, self._rest(arrays, ledger, loaded, chats, held, train, validation, hashes, longest)
+
+    def _check_validation(self, loaded: Loaded, near: NDArray[np.int64], border: int) -> None:
+        if not loaded.validation:
+            return
+        trained = set(near[:border].tolist())
+        overlap = [
+            chat.origin for chat, label in zip(loaded.validation, near[border:], strict=True) if int(label) in trained
+        ]
+        if overlap:
+            self.findings.append(finding("D401", overlap))
+        empty = [chat.origin for chat in loaded.validation if nothing_to_learn(chat)]
+        if empty:
+            severity = "warning" if self.data.allow_unlearned else "error"
+            self.findings.append(finding("D104", empty, severity=severity))  # type: ignore[arg-type]
+
+    def _usable(self, chats: Sequence[Chat], ledger: Ledger) -> list[int]:
+        usable: list[int] = []
+        for index, chat in enumerate(chats):
+            why = nothing_to_learn(chat)
+            if why is None:
+                usable.append(index)
+            else:
+                ledger.leave_out(chat.origin, "nothing_learned", why)
+        return usable
+
+    def _render_all(
+        self, chats: Sequence[Chat], usable: Sequence[int], ledger: Ledger, files: Sequence[str]
+    ) -> tuple[dict[str, NDArray[Any]], int]:
+        many = self.template.render_many if self.render == self.template.render else None
+        parts: list[dict[str, NDArray[Any]]] = []
+        long: list[Origin] = []
+        longest = 0
+        for start in range(0, len(usable), _CHUNK):
+            self.progress(_("rendering"), start, len(usable))
+            some = usable[start : start + _CHUNK]
+            batch = [chats[index] for index in some]
+            rendered = many(batch) if many else [self.render(chat) for chat in batch]
+            rows: list[Rendered] = []
+            example: list[int] = []
+            for index, made in zip(some, rendered, strict=True):
+                if not any(row.learned for row in made):
+                    raise AssertionError(f"{chats[index].origin}: nothing is learned, which the checks did not see")
+                size = max(row.length for row in made)
+                longest = max(longest, size)
+                if size > self.most:
+                    long.append(chats[index].origin)
+                    made = self._too_long(chats[index], made, size, ledger)
+                rows += made
+                example += [index] * len(made)
+            parts.append(pack(rows, example, files))
+        self.progress(_("rendering"), len(usable), len(usable))
+        self._too_long_findings(long, longest, ledger)
+        return join(parts or [pack([], [], files)]), longest
+
+    def _too_long(self, chat: Chat, rows: list[Rendered], size: int, ledger: Ledger) -> list[Rendered]:
+        detail = _("{size} tokens, {most} allowed", size=size, most=self.most)
+        if self.data.too_long == "truncate":
+            done = cut(rows, self.most, self.template.head_ids(chat))
+            if done.rows:
+                ledger.cut(done.lost)
+                return list(done.rows)
+            ledger.leave_out(chat.origin, "answer_too_long", detail)
+        elif self.data.too_long == "drop":
+            ledger.leave_out(chat.origin, "too_long", detail)
+        return []
+
+    def _too_long_findings(self, long: Sequence[Origin], longest: int, ledger: Ledger) -> None:
+        if not long:
+            return
+        if self.data.too_long == "stop":
+            raise_it = "" if self.data.max_length == "auto" else _(", or raise data.max_length")
+            self.findings.append(finding("D301", long, limit=self.most, longest=longest, raise_it=raise_it))
+            stop_if_errors(self.findings)
+        what = _("they were left out") if self.data.too_long == "drop" else _("their context was cut")
+        self.findings.append(finding("D302", long, limit=self.most, what=what))
+        dropped = ledger.origins("answer_too_long")
+        if dropped:
+            self.findings.append(finding("D303", dropped, limit=self.most))
+
+    def _hold_out(self, known: Sequence[Any], together: NDArray[np.int64], kept: Sequence[int]) -> set[int]:
+        count = wanted(self.data.held_out, len(kept))
+        if count >= len(kept):
+            why_not = _("{count} are asked for", count=count)
+            if self.data.held_out == "auto" and len(kept) > 1:
+                count = 1
+            else:
+                self.findings.append(finding("D402", [], count=len(kept), why_not=why_not))
+                return set()
+        held = hold_out(known, together, count, self.seed)
+        if not held:
+            why_not = _("they are duplicates of each other, or ask the same question")
+            self.findings.append(finding("D402", [], count=len(kept), why_not=why_not))
+        return {kept[index] for index in held}
+
+    def _template_findings(self, chats: Sequence[Chat]) -> None:
+        added = self.template.adds_system()
+        without = [chat.origin for chat in chats if not any(m.role == "system" for m in chat.messages)]
+        if added and without:
+            self.findings.append(finding("D304", without, text=repr(added)))
+        thinks = any(message.thinking for chat in chats for message in chat.messages)
+        for note in self.template.notes:
+            if "<think>" in note and not thinks:
+                continue
+            self.findings.append(finding("D305", [], count=1, note=note))
+
+    def _rest(
+        self,
+        arrays: dict[str, NDArray[Any]],
+        ledger: Ledger,
+        loaded: Loaded,
+        chats: Sequence[Chat],
+        held: set[int],
+        train: Sequence[Source],
+        validation: Sequence[Source],
+        hashes: Sequence[str],
+        longest: int,
+    ) -> dict[str, Any]:
+        lengths = np.diff(arrays["starts"])
+        learned = np.add.reduceat(arrays["learn"], arrays["starts"][:-1]) if len(lengths) else np.zeros(0, np.int64)
+        rows_of = {source.name: 0 for source in (*train, *validation)}
+        for chat in chats:
+            rows_of[chat.origin.file] += 1
+        kept = len(np.unique(arrays["example"]))
+        no_system = next((found.count for found in self.findings if found.code == "D304"), 0)
+        return {
+            "ledger": ledger.as_dict(
+                train=kept - len(held),
+                held_out=len(held),
+                **tokens_of(list(zip(lengths.tolist(), learned.tolist(), strict=True))),
+                template_system_rows=no_system,
+                limit=self.data.limit,
+                max_length=self.most,
+                longest=longest,
+            ),
+            "findings": [_finding_out(found) for found in self.findings],
+            "format_name": loaded.format_name,
+            "format_reason": loaded.format_reason,
+            "max_length": self.most,
+            "longest": longest,
+            "files": [
+                {"path": source.name, "sha256": digest, "rows": rows_of[source.name]}
+                for source, digest in zip((*train, *validation), hashes, strict=True)
+            ],
+            "held_out_chats": [_chat_out(chats[index]) for index in sorted(held)],
+        }
+
+
+def _names(train: Sequence[Source], validation: Sequence[Source]) -> list[str]:
+    return [source.name for source in (*train, *validation)]
+
+
+# -- what is stored, and back ----------------------------------------------------------------------------------------
+
+
+def _prepared(arrays: dict[str, NDArray[Any]], rest: dict[str, Any], data: Data, cached: bool) -> Prepared:
+    held = arrays["held_out"]
+    names = [file["path"] for file in rest["files"]]
+    is_held = np.isin(arrays["example"], held)
+    trained = np.setdiff1d(np.unique(arrays["example"]), held)
+
+    def train_chats() -> list[Chat]:
+        train, validation = find(data)
+        for source, file in zip((*train, *validation), rest["files"], strict=False):
+            if source.sha256() != file["sha256"]:
+                raise DataError(_("the file has changed since it was read"), where=source.name, do=_("start again"))
+        loaded = load(data, train, validation)
+        chats = [*loaded.chats, *loaded.validation]
+        return [chats[index] for index in trained.tolist()]
+
+    digests_ = "\n".join(f"{file['sha256']} {file['rows']}" for file in rest["files"])
+    return Prepared(
+        train=Packed(arrays, names, np.flatnonzero(~is_held)),
+        held_out=Packed(arrays, names, np.flatnonzero(is_held)),
+        train_chats=LazyChats(train_chats, len(trained)),
+        held_out_chats=[_chat_in(stored) for stored in rest["held_out_chats"]],
+        findings=[_finding_in(stored) for stored in rest["findings"]],
+        ledger=rest["ledger"],
+        format_name=rest["format_name"],
+        format_reason=rest["format_reason"],
+        max_length=rest["max_length"],
+        longest=rest["longest"],
+        data_sha256=entries.sha256_text(digests_),
+        files=rest["files"],
+        cached=cached,
+    )
+
+
+def _finding_out(found: Finding) -> dict[str, Any]:
+    return found.as_dict()
+
+
+def _finding_in(stored: dict[str, Any]) -> Finding:
+    return Finding(**{**stored, "rows": tuple(Origin(**row) for row in stored["rows"])})
+
+
+def _chat_out(chat: Chat) -> dict[str, Any]:
+    return json.loads(json.dumps(asdict(chat), default=str))  # type: ignore[no-any-return]
+
+
+def _chat_in(stored: dict[str, Any]) -> Chat:
+    messages = tuple(Message(**{**m, "tool_calls": tuple(m["tool_calls"])}) for m in stored["messages"])
+    return replace(Chat(messages, Origin(**stored["origin"])), tools=tuple(stored["tools"]))

@@ -1,0 +1,435 @@
+"""Files to rows, each with its origin. Reading is strict: a row is read whole or the reader says where it stopped."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import hashlib
+import io
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunewright.data.messages import kind_of
+from tunewright.errors import DataError
+from tunewright.example import Origin
+from tunewright.text import _
+
+SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
+_KNOWN = "JSON, JSON Lines, CSV, TSV or Parquet (" + ", ".join(SUFFIXES) + ")"
+_SPACE = re.compile(r"[ \t\r\n]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row as it stands in its file."""
+
+    fields: dict[str, Any]
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One file to be read. name: as the person gave it."""
+
+    path: Path
+    name: str
+
+    def sha256(self) -> str:
+        with _opened(self) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sources(paths: Sequence[str]) -> list[Source]:
+    """The files behind ``paths`` (files, folders or patterns), in the order given; a folder's files are sorted.
+
+    Raises DataError for a missing file (with the nearest name), an empty folder, and files that cannot be read.
+    """
+    found: list[Source] = []
+    for given in paths:
+        path = Path(given)
+        if "\0" in given:
+            raise DataError(_("a file name cannot hold a NUL character"), where=repr(given))
+        if path.is_dir():
+            found += _in_folder(path)
+        elif path.is_file():
+            _check_suffix(path)
+            found.append(Source(path, given))
+        elif any(sign in given for sign in "*?[") and (matches := _matching(path)):
+            for match in matches:
+                _check_suffix(match)
+                found.append(Source(match, str(match)))
+        else:
+            raise _missing(path)
+    places = [source.path.resolve() for source in found]
+    for index, place in enumerate(places):
+        if place in places[:index]:
+            raise DataError(_("the file is given twice"), where=found[index].name, do=_("name each file once"))
+    return found
+
+
+def read(files: Sequence[Source], limit: int | None = None) -> Iterator[Row]:
+    """Rows of all files, one after the other; at most ``limit`` of them. Raises DataError naming file and line."""
+    return itertools.islice(itertools.chain.from_iterable(_read_one(file) for file in files), limit)
+
+
+def _read_one(source: Source) -> Iterator[Row]:
+    reader = _READERS[source.path.suffix.lower()]
+    empty = True
+    for row in reader(source):
+        empty = False
+        yield row
+    if empty:
+        raise DataError(_("the file holds no row"), where=source.name, do=_("check that the right file was given"))
+
+
+# -- finding files ---------------------------------------------------------------------------------------------------
+
+
+def _in_folder(folder: Path) -> list[Source]:
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    unknown = [path for path in files if path.suffix.lower() not in SUFFIXES]
+    if unknown:
+        names = ", ".join(str(path.relative_to(folder)) for path in unknown[:5]) + (" …" if len(unknown) > 5 else "")
+        raise DataError(
+            _("the folder holds files that are not data: {names}", names=names),
+            where=str(folder),
+            do=_("move them away, or name the data files one by one; data files are {known}", known=_KNOWN),
+        )
+    if not files:
+        raise DataError(
+            _("the folder holds no data file"), where=str(folder), do=_("data files are {known}", known=_KNOWN)
+        )
+    return [Source(path, str(path)) for path in files]
+
+
+def _matching(path: Path) -> list[Path]:
+    folder = path.parent
+    try:
+        return sorted(found for found in folder.glob(path.name) if found.is_file())
+    except (ValueError, OSError, NotImplementedError):
+        return []
+
+
+def _check_suffix(path: Path) -> None:
+    if path.suffix.lower() not in SUFFIXES:
+        raise DataError(
+            _("{suffix!r} is no kind of file that rows are read from", suffix=path.suffix or path.name),
+            where=str(path),
+            do=_("give the rows as {known}", known=_KNOWN),
+        )
+
+
+def _missing(path: Path) -> DataError:
+    folder = path.parent
+    try:
+        names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    except OSError:
+        names = []
+    near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.5)
+    if near:
+        advice = _("did you mean {name}?", name=str(folder / near[0]))
+    elif not folder.is_dir():
+        advice = _("there is no folder {folder} either", folder=str(folder))
+    else:
+        advice = _("check the path; it is looked up from {here}", here=str(Path.cwd()))
+    command = f"tunewright data check {folder / near[0]}" if near else None
+    return DataError(_("there is no such file"), where=str(path), do=advice, command=command)
+
+
+# -- text ------------------------------------------------------------------------------------------------------------
+
+
+def _opened(source: Source) -> Any:
+    try:
+        return open(source.path, "rb")
+    except OSError as error:
+        raise DataError(
+            _("the file cannot be opened: {why}", why=error.strerror or str(error)), where=source.name
+        ) from None
+
+
+def _text(source: Source) -> str:
+    """The whole file as text. Strictly UTF-8; a byte-order mark is tolerated. Raises DataError naming the encoding."""
+    with _opened(source) as file:
+        content: bytes = file.read()
+    if not content.strip():
+        raise DataError(_("the file is empty"), where=source.name, do=_("check that the right file was given"))
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise _wrong_encoding(source, 1, "UTF-16")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _wrong_encoding(source, content.count(b"\n", 0, error.start) + 1, _guess(content)) from None
+    zero = text.find("\0")
+    if zero >= 0:
+        if text.count("\0") > len(text) // 4:
+            raise _wrong_encoding(source, 1, "UTF-16")
+        raise DataError(
+            _("the file holds a NUL byte, so it is damaged or no text file"),
+            where=f"{source.name}:{text.count(chr(10), 0, zero) + 1}",
+            do=_("write the file again, or remove the byte"),
+        )
+    return text
+
+
+# Encodings that accept each other's bytes, told apart by the characters that their readers would write most.
+_EAST_ASIAN = (
+    ("shift_jis", re.compile("[\u3040-\u30ff]"), 0.3),
+    ("euc_kr", re.compile("[\uac00-\ud7a3]"), 0.8),
+    ("gb18030", re.compile("[\u3000-\u303f\u4e00-\u9fa5\uff00-\uffef\u2010-\u2026]"), 0.9),
+)
+
+
+def _guess(content: bytes) -> str:
+    """The likeliest encoding of bytes that are not UTF-8."""
+    sample = content[:200_000]
+    if sample.count(0) > len(sample) // 4:
+        return "UTF-16"
+    for encoding, usual, least in _EAST_ASIAN:
+        try:
+            text = content.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        other = [char for char in text[:100_000] if ord(char) > 127]
+        if len(other) >= 4 and sum(bool(usual.match(char)) for char in other) >= least * len(other):
+            return encoding.upper()
+    return "WINDOWS-1252"
+
+
+def _wrong_encoding(source: Source, line: int, encoding: str) -> DataError:
+    return DataError(
+        _("the file is not UTF-8; it looks like {encoding}", encoding=encoding),
+        where=f"{source.name}:{line}",
+        do=_("convert it to UTF-8"),
+        command=f"iconv -f {encoding} -t UTF-8 {source.path} > utf8-{source.path.name}",
+    )
+
+
+# -- JSON ------------------------------------------------------------------------------------------------------------
+
+
+class _Repeated(ValueError):
+    pass
+
+
+def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        names = [name for name, _value in pairs]
+        raise _Repeated(next(name for name in names if names.count(name) > 1))
+    return fields
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_no_repeats)
+
+
+def _json(source: Source) -> Iterator[Row]:
+    """A JSON array of objects, JSON Lines, or objects one after the other; each row is decoded alone to have a line."""
+    text = _text(source)
+    start = _skip(text, 0)
+    if text.startswith("[", start):
+        return _array(source, text, start + 1)
+    first = text[start:].partition("\n")[0].rstrip()
+    if source.path.suffix.lower() == ".json" or first == "{":
+        try:
+            _DECODER.decode(first)
+        except (ValueError, RecursionError):
+            return _objects(source, text, start)
+    return _lines(source, text)
+
+
+def _row(source: Source, value: Any, line: int, number: int) -> Row:
+    origin = Origin(source.name, line, number)
+    if not isinstance(value, dict):
+        raise DataError(
+            _("the row is {kind}, not an object with named fields", kind=kind_of(value)),
+            where=str(origin),
+            do=_("write each row as {example}", example='{"instruction": "…", "output": "…"}'),
+        )
+    return Row(value, origin)
+
+
+def _broken(source: Source, text: str, position: int, why: str) -> DataError:
+    begin = text.rfind("\n", 0, position) + 1
+    line = text.count("\n", 0, position) + 1
+    return DataError(
+        _("broken JSON at line {line}, column {column}: {why}", line=line, column=position - begin + 1, why=why),
+        where=f"{source.name}:{line}",
+        do=_("repair the line that begins {line}", line=repr(text[begin : begin + 60].split("\n")[0])),
+    )
+
+
+def _decode(source: Source, text: str, place: int, line: int, until: int | None = None) -> tuple[Any, int]:
+    """The value at ``place`` and where it ends; with ``until`` it must be all that stands before there."""
+    try:
+        if until is None:
+            return _DECODER.raw_decode(text, place)
+        return _DECODER.decode(text[place:until]), until
+    except json.JSONDecodeError as error:
+        raise _broken(source, text, error.pos + (0 if until is None else place), error.msg) from None
+    except _Repeated as error:
+        raise DataError(
+            _("the row names the field {name} twice", name=repr(str(error))),
+            where=f"{source.name}:{line}",
+            do=_("keep one of the two"),
+        ) from None
+    except RecursionError:
+        raise _broken(source, text, place, _("nested too deeply")) from None
+    except ValueError as error:
+        raise _broken(source, text, place, str(error)) from None
+
+
+def _lines(source: Source, text: str) -> Iterator[Row]:
+    place = line = number = 0
+    while place < len(text):
+        end = text.find("\n", place)
+        end = len(text) if end < 0 else end
+        line += 1
+        if not text[place:end].isspace() and end > place:
+            number += 1
+            yield _row(source, _decode(source, text, place, line, end)[0], line, number)
+        place = end + 1
+
+
+def _objects(source: Source, text: str, place: int) -> Iterator[Row]:
+    line, counted, number = 1, 0, 0
+    while place < len(text):
+        line, counted = line + text.count("\n", counted, place), place
+        value, end = _decode(source, text, place, line)
+        number += 1
+        yield _row(source, value, line, number)
+        place = _skip(text, end)
+
+
+def _array(source: Source, text: str, place: int) -> Iterator[Row]:
+    line, counted, number = 1, 0, 0
+    place = _skip(text, place)
+    while place < len(text) and text[place] != "]":
+        line, counted = line + text.count("\n", counted, place), place
+        value, end = _decode(source, text, place, line)
+        number += 1
+        yield _row(source, value, line, number)
+        place = _skip(text, end)
+        if place < len(text) and text[place] != "]":
+            if text[place] != ",":
+                raise _broken(source, text, place, _("a comma or the closing bracket is missing"))
+            place = _skip(text, place + 1)
+            if text.startswith("]", place):
+                raise _broken(source, text, place, _("a comma stands before the closing bracket"))
+    if place >= len(text):
+        raise _broken(source, text, len(text), _("the file ends before the closing bracket; it may have been cut off"))
+    rest = _skip(text, place + 1)
+    if rest < len(text):
+        raise _broken(source, text, rest, _("there is something after the closing bracket"))
+
+
+def _skip(text: str, place: int) -> int:
+    found = _SPACE.match(text, place)
+    return found.end() if found else place
+
+
+# -- tables ----------------------------------------------------------------------------------------------------------
+
+
+def _csv(source: Source) -> Iterator[Row]:
+    text = _text(source)
+    header = text.lstrip("\r\n").partition("\n")[0]
+    comma = "," in header or (";" not in header and "\t" not in header)
+    return _table(source, text, "," if comma else (";" if ";" in header else "\t"))
+
+
+def _tsv(source: Source) -> Iterator[Row]:
+    return _table(source, _text(source), "\t")
+
+
+def _table(source: Source, text: str, delimiter: str) -> Iterator[Row]:
+    csv.field_size_limit(2**31 - 1)  # the standard library's limit would refuse a long answer
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    names: list[str] | None = None
+    number = before = 0
+    try:
+        for cells in reader:
+            line, before = before + 1, reader.line_num
+            if not cells:
+                continue
+            if names is None:
+                names = _header(source, cells, line)
+                continue
+            number += 1
+            if len(cells) != len(names):
+                raise DataError(
+                    _("the row has {found} cells, the header has {wanted}", found=len(cells), wanted=len(names)),
+                    where=f"{source.name}:{line}",
+                    do=_("a cell that holds the separator or a quote must stand in double quotes"),
+                )
+            yield Row(dict(zip(names, cells, strict=True)), Origin(source.name, line, number))
+    except csv.Error as error:
+        raise DataError(
+            _("the table is broken: {why}", why=str(error)),
+            where=f"{source.name}:{before + 1}",
+            do=_("a cell that holds a quote must stand in double quotes, and the quote be doubled"),
+        ) from None
+
+
+def _header(source: Source, cells: list[str], line: int) -> list[str]:
+    names = [cell.strip() for cell in cells]
+    twice = sorted({name for name in names if names.count(name) > 1 and name})
+    if twice:
+        raise DataError(
+            _("the header names a column twice: {names}", names=", ".join(twice)),
+            where=f"{source.name}:{line}",
+            do=_("give each column its own name"),
+        )
+    if "" in names:
+        raise DataError(
+            _("column {number} has no name", number=names.index("") + 1),
+            where=f"{source.name}:{line}",
+            do=_("give each column a name in the first line"),
+        )
+    return names
+
+
+def _parquet(source: Source) -> Iterator[Row]:
+    import pyarrow as pa  # only a person with Parquet files pays for it
+    import pyarrow.parquet as pq
+
+    number = 0
+    try:
+        with _opened(source) as file:
+            if not file.read(1):
+                raise DataError(_("the file is empty"), where=source.name, do=_("check that the right file was given"))
+            file.seek(0)
+            table = pq.ParquetFile(file)
+            names = table.schema_arrow.names
+            if len(set(names)) != len(names):
+                raise DataError(_("the file names a column twice"), where=source.name)
+            for batch in table.iter_batches(batch_size=1024):
+                for fields in batch.to_pylist():
+                    number += 1
+                    yield Row(fields, Origin(source.name, 0, number))
+    except (pa.ArrowException, OSError, ValueError, KeyError, NotImplementedError) as error:
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(
+            _("the Parquet file is damaged or of a kind that cannot be read: {why}", why=why),
+            where=f"{source.name} row {number + 1}" if number else source.name,
+            do=_("write it again, or give the rows as JSON Lines"),
+        ) from None
+
+
+_READERS: dict[str, Callable[[Source], Iterator[Row]]] = {
+    ".json": _json,
+    ".jsonl": _json,
+    ".ndjson": _json,
+    ".csv": _csv,
+    ".tsv": _tsv,
+    ".parquet": _parquet,
+}

@@ -1,0 +1,49 @@
+"""Which rows are held out: a pure function of the rows' texts and the seed, whatever their order in the file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunewright.data.check import Digest
+
+LEAST, MOST = 2, 200
+
+
+def wanted(held_out: str | int | float, rows: int) -> int:
+    """How many of ``rows`` to hold out: a number, a share, or by ``auto`` a tenth, at least 2 and at most 200."""
+    if isinstance(held_out, str):
+        return min(max(LEAST, round(rows / 10)), MOST)
+    if isinstance(held_out, float) and held_out < 1:
+        return max(1, round(rows * held_out))
+    return int(held_out)
+
+
+def hold_out(known: Sequence[Digest], together: NDArray[np.int64], count: int, seed: int) -> set[int]:
+    """Indices of the rows that are held out: whole clusters only, about ``count`` rows and never all.
+
+    Clusters are drawn in an order that the seed and their texts decide; one that would overshoot is passed over.
+    Empty if no cluster fits.
+    """
+    members: dict[int, list[int]] = defaultdict(list)
+    for index, label in enumerate(together):
+        members[int(label)].append(index)
+    if len(members) < 2:
+        return set()
+    drawn = sorted(members.values(), key=lambda rows: _draw(min(known[row].whole for row in rows), seed))
+    count = min(count, len(known) - 1)
+    held: set[int] = set()
+    for rows in drawn:
+        if len(held) + len(rows) <= count:
+            held.update(rows)
+        if len(held) == count:
+            break
+    return held
+
+
+def _draw(text: bytes, seed: int) -> bytes:
+    return hashlib.blake2b(text, digest_size=16, key=seed.to_bytes(16, "little", signed=False)).digest()

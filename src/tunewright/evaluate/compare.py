@@ -1,0 +1,270 @@
+"""Before and after: what one model does on the held-out rows, and what differs between two.
+
+The base and the tuned model go through :func:`measure` with the same rows, prompts and limits. :func:`compare` puts
+the two side by side and is the content of ``evaluation.json``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tunewright.evaluate import names
+from tunewright.evaluate.checks import applies, satisfies
+from tunewright.evaluate.general import Asked
+from tunewright.evaluate.metrics import (
+    Estimate,
+    chrf,
+    mean,
+    mean_change,
+    ratio,
+    ratio_change,
+    rouge_l,
+    share,
+    share_change,
+)
+from tunewright.evaluate.verdict import verdict
+from tunewright.example import Origin, Rendered
+from tunewright.infer.engine import Engine, Generation, Progress, Score
+from tunewright.recipe.schema import Check
+
+# A general answer is looked at for a fact, not for its length.
+GENERAL_NEW_TOKENS = 48
+
+# A change smaller than this is not called a change, however sure it is: a learning rate of nothing also moves every
+# row by the same hair. The loss is compared with the loss before; the others are shares.
+NEGLIGIBLE_LOSS = 0.01
+NEGLIGIBLE_SHARE = 0.005
+
+# The general questions are a fixed list that the base may fail by chance too; one more lost is tolerated.
+GENERAL_TOLERATED = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A held-out row to be answered. prompt: token ids up to where the answer begins.  prompt_text: the last user
+    turn, for people.  reference: the row's own answer."""
+
+    origin: Origin
+    prompt: Sequence[int]
+    prompt_text: str
+    reference: str
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What one model did. Each list is in the order of what it was asked.
+
+    scores: one to each rendered row.  answers: one to each item.  general: one to each general question.
+    """
+
+    rows: tuple[Rendered, ...]
+    scores: tuple[Score, ...]
+    items: tuple[Item, ...]
+    answers: tuple[Generation, ...]
+    asked: tuple[Asked, ...]
+    general: tuple[Generation, ...]
+    checks: tuple[Check, ...]
+
+
+def work(rows: Sequence[Rendered], items: Sequence[Item], general: Sequence[Asked]) -> int:
+    """How much ``progress`` will count up to in one :func:`measure`."""
+    return len(rows) + len(items) + len(general)
+
+
+def measure(
+    engine: Engine,
+    rows: Sequence[Rendered],
+    items: Sequence[Item],
+    checks: Sequence[Check],
+    max_new_tokens: int,
+    general: Sequence[Asked] = (),
+    progress: Progress | None = None,
+) -> Measurement:
+    """Score all held-out ``rows``, answer ``items`` and the general questions. The engine batches."""
+    return Measurement(
+        rows=tuple(rows),
+        scores=tuple(engine.score(rows, progress)) if rows else (),
+        items=tuple(items),
+        answers=tuple(engine.generate([i.prompt for i in items], max_new_tokens, progress)) if items else (),
+        asked=tuple(general),
+        general=tuple(engine.generate([a.prompt for a in general], GENERAL_NEW_TOKENS, progress)) if general else (),
+        checks=tuple(checks),
+    )
+
+
+def compare(before: Measurement, after: Measurement, seed: int = 0) -> dict[str, Any]:
+    """The content of ``evaluation.json``; standard JSON, a value that is no finite number is null.
+
+    ``difference[metric]["better"]`` is true, false, or null where the difference is inside the noise (or too small to
+    matter). Raises ValueError if the two measured different rows.
+    """
+    if [r.origin for r in before.rows] != [r.origin for r in after.rows] or (
+        [i.origin for i in before.items] != [i.origin for i in after.items]
+    ):
+        raise ValueError("before and after were measured on different rows")
+    values = _scored(before, after, seed) | _answered(before, after, seed) | _general_share(before, after)
+    result: dict[str, Any] = {
+        "verdict": "",
+        "before": {name: one.as_dict() for name, (one, _two, _change) in values.items()},
+        "after": {name: two.as_dict() for name, (_one, two, _change) in values.items()},
+        "difference": {
+            name: change.as_dict() | {"better": better(name, one, two, change)}
+            for name, (one, two, change) in values.items()
+        },
+        "counts": {
+            "rows": len(before.rows),
+            "learned_tokens": sum(s.tokens for s in before.scores),
+            "answers": len(before.items),
+            "same_answers": sum(a.text == b.text for a, b in zip(before.answers, after.answers, strict=True)),
+            "general": len(before.asked),
+        },
+        "general": _general(before, after),
+        "rows": _rows(before, after),
+    }
+    result["verdict"] = verdict(result)
+    return result
+
+
+Values = dict[str, tuple[Estimate, Estimate, Estimate]]
+
+
+def _scored(before: Measurement, after: Measurement, seed: int) -> Values:
+    if not before.scores:
+        return {}
+    values: Values = {}
+    tops: dict[str, Callable[[Score], float]] = {
+        names.LOSS: lambda score: score.loss,
+        names.ACCURACY: lambda score: float(score.correct),
+    }
+    under, over = ([float(s.tokens) for s in m.scores] for m in (before, after))
+    for name, top in tops.items():
+        one, two = ([top(s) for s in m.scores] for m in (before, after))
+        values[name] = ratio(one, under, seed), ratio(two, over, seed), ratio_change(one, two, under, over, seed)
+    return values
+
+
+def _answered(before: Measurement, after: Measurement, seed: int) -> Values:
+    if not before.answers:
+        return {}
+    values: Values = {}
+    references = [item.reference for item in before.items]
+    for name, closeness in ((names.CHRF, chrf), (names.ROUGE, rouge_l)):
+        one, two = (
+            [closeness(a.text, r) for a, r in zip(m.answers, references, strict=True)] for m in (before, after)
+        )
+        values[name] = (mean(one, seed), mean(two, seed), mean_change(one, two, seed))
+    values[names.STOPS] = _shares([a.stopped for a in before.answers], [a.stopped for a in after.answers])
+    for check in before.checks:
+        asked = [index for index, reference in enumerate(references) if applies(check, reference)]
+        first, second = (
+            [satisfies(check, m.answers[i].text, references[i]) for i in asked] for m in (before, after)
+        )
+        values[names.CHECK + check.name] = _shares(first, second)
+    return values
+
+
+def _general_share(before: Measurement, after: Measurement) -> Values:
+    return {names.GENERAL: _shares(_right(before), _right(after))} if before.asked else {}
+
+
+def _shares(before: Sequence[bool], after: Sequence[bool]) -> tuple[Estimate, Estimate, Estimate]:
+    return share(before), share(after), share_change(before, after)
+
+
+def _right(measured: Measurement) -> list[bool]:
+    return [asked.question.right(a.text) for asked, a in zip(measured.asked, measured.general, strict=True)]
+
+
+def better(metric: str, before: Estimate, after: Estimate, change: Estimate) -> bool | None:
+    """True or False where the difference is more than chance and large enough to matter, else None."""
+    if before.value is not None and after.value is None and after.n:
+        return False  # the loss is no number any more
+    if change.value is None or change.low is None or change.high is None:
+        return None
+    if metric == names.GENERAL and round(change.value * change.n) < -GENERAL_TOLERATED:
+        return False  # a fixed list, not a sample: what is lost is lost
+    smallest = NEGLIGIBLE_LOSS * abs(before.value or 0.0) if metric == names.LOSS else NEGLIGIBLE_SHARE
+    if change.n < 2 or change.low <= 0 <= change.high or abs(change.value) < smallest:
+        return None
+    return (change.value < 0) == names.lower_is_better(metric)
+
+
+# --- row by row -----------------------------------------------------------------------------------------------------
+
+
+def _rows(before: Measurement, after: Measurement) -> list[dict[str, Any]]:
+    losses = [_losses(m) for m in (before, after)]
+    rows = []
+    for item, one, two in zip(before.items, before.answers, after.answers, strict=True):
+        asked = [check for check in before.checks if applies(check, item.reference)]
+        rows.append(
+            {
+                "file": item.origin.file,
+                "line": item.origin.line,
+                "row": item.origin.row,
+                "prompt": item.prompt_text,
+                "reference": item.reference,
+                "before": _answer(item, one, losses[0]),
+                "after": _answer(item, two, losses[1]),
+                "checks": {
+                    check.name: {
+                        "before": satisfies(check, one.text, item.reference),
+                        "after": satisfies(check, two.text, item.reference),
+                    }
+                    for check in asked
+                },
+            }
+        )
+    return rows
+
+
+def _answer(item: Item, answer: Generation, losses: dict[tuple[str, int, int], float | None]) -> dict[str, Any]:
+    return {
+        "text": answer.text,
+        "stopped": answer.stopped,
+        "tokens": len(answer.ids),
+        "loss": losses.get(_place(item.origin)),
+        "chrf": round(chrf(answer.text, item.reference), 4),
+        "rouge_l": round(rouge_l(answer.text, item.reference), 4),
+    }
+
+
+def _place(origin: Origin) -> tuple[str, int, int]:
+    return origin.file, origin.line, origin.row
+
+
+def _losses(measured: Measurement) -> dict[tuple[str, int, int], float | None]:
+    """Loss per learned token of each row of the file; a conversation rendered as several examples is one row."""
+    sums: dict[tuple[str, int, int], tuple[float, int]] = {}
+    for row, score in zip(measured.rows, measured.scores, strict=True):
+        loss, tokens = sums.get(_place(row.origin), (0.0, 0))
+        sums[_place(row.origin)] = (loss + score.loss, tokens + score.tokens)
+    return {
+        place: round(loss / tokens, 4) if tokens and math.isfinite(loss) else None
+        for place, (loss, tokens) in sums.items()
+    }
+
+
+def _general(before: Measurement, after: Measurement) -> dict[str, Any]:
+    first, second = _right(before), _right(after)
+    questions = [asked.question.question for asked in before.asked]
+    together = list(zip(questions, first, second, strict=True))
+    return {
+        "asked": len(questions),
+        "before": sum(first),
+        "after": sum(second),
+        "kept": sum(a and b for a, b in zip(first, second, strict=True)),
+        "lost": [question for question, was, now in together if was and not now],
+        "gained": [question for question, was, now in together if now and not was],
+        "rows": [
+            {
+                "question": question,
+                "before": {"text": before.general[index].text, "right": was},
+                "after": {"text": after.general[index].text, "right": now},
+            }
+            for index, (question, was, now) in enumerate(together)
+        ],
+    }

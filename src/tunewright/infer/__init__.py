@@ -1,0 +1,1 @@
+"""Turning token ids into more token ids."""

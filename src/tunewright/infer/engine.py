@@ -1,0 +1,52 @@
+"""What every engine can do. Evaluation, serving and chat are handed an engine and name none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from tunewright.data.template import ChatTemplate
+from tunewright.example import Rendered
+
+# Called with how many items are finished since the last call.
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """ids: what was generated, the stop token excluded.  stopped: the model ended by itself within the limit."""
+
+    ids: tuple[int, ...]
+    text: str
+    stopped: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How well given tokens were predicted: loss is summed in nats over ``tokens`` learned tokens, ``correct`` of
+    which were the model's first choice."""
+
+    loss: float
+    tokens: int
+    correct: int
+
+
+class Engine(Protocol):
+    template: ChatTemplate
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, progress: Progress | None = None
+    ) -> list[Generation]:
+        """Greedy answers in the order of ``prompts``, batched by length."""
+        ...
+
+    def stream(
+        self, prompt: Sequence[int], max_new_tokens: int, temperature: float = 0.0, top_p: float = 1.0
+    ) -> Iterator[str]:
+        """The answer piece by piece; greedy at temperature 0."""
+        ...
+
+    def score(self, rows: Sequence[Rendered], progress: Progress | None = None) -> list[Score]:
+        """Loss and accuracy on the learned tokens of each row, in the order of ``rows``."""
+        ...

@@ -1,0 +1,130 @@
+"""The engine that runs everywhere: transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, PreTrainedModel
+
+from tunewright.data.lengths import micro_batches
+from tunewright.data.template import ChatTemplate
+from tunewright.example import Rendered
+from tunewright.infer.engine import Generation, Progress, Score
+from tunewright.model.adapter import Model
+from tunewright.model.forward import HiddenStates, collate
+
+CHUNK = 256  # rows of logits that exist at once while scoring
+BATCH = 16  # prompts answered together
+BATCH_TOKENS = 16_384  # of prompts and answers together
+
+
+class TransformersEngine:
+    """generation: what ``model.generation.generation_config`` gave: stop ids and padding."""
+
+    def __init__(
+        self, model: Model, template: ChatTemplate, generation: dict[str, Any], token_budget: int = 2048
+    ) -> None:
+        self.model: PreTrainedModel = model  # type: ignore[assignment]  # PEFT's coat has the same methods
+        self.template = template
+        self.stops = frozenset(generation["eos_token_id"])
+        self.pad = int(generation["pad_token_id"])
+        self.token_budget = token_budget
+
+    @torch.no_grad()
+    def generate(
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, progress: Progress | None = None
+    ) -> list[Generation]:
+        found: dict[int, Generation] = {}
+        self.model.eval()
+        for group in _groups([len(p) for p in prompts], max_new_tokens):
+            answers = self._answer([prompts[i] for i in group], max_new_tokens)
+            found.update(zip(group, answers, strict=True))
+            if progress:
+                progress(len(group))
+        return [found[index] for index in range(len(prompts))]
+
+    @torch.no_grad()
+    def stream(
+        self, prompt: Sequence[int], max_new_tokens: int, temperature: float = 0.0, top_p: float = 1.0
+    ) -> Iterator[str]:
+        self.model.eval()
+        ids = torch.tensor([list(prompt)], device=self.model.device)
+        past, done, shown = None, [], ""
+        for _step in range(max_new_tokens):
+            out = self.model(input_ids=ids, past_key_values=past, use_cache=True, logits_to_keep=1)
+            past = out.past_key_values
+            token = _choose(out.logits[0, -1].float(), temperature, top_p)
+            if token in self.stops:
+                break
+            done.append(token)
+            text = self.template.decode(done, skip_special=True)
+            # Half a character decodes to the replacement mark; it is shown when its other half has come.
+            if not text.endswith("\ufffd"):
+                yield text[len(shown) :]
+                shown = text
+            ids = torch.tensor([[token]], device=self.model.device)
+        rest = self.template.decode(done, skip_special=True)[len(shown) :]
+        if rest:
+            yield rest
+
+    @torch.no_grad()
+    def score(self, rows: Sequence[Rendered], progress: Progress | None = None) -> list[Score]:
+        self.model.eval()
+        states = HiddenStates(self.model)
+        found: dict[int, Score] = {}
+        for group in micro_batches([row.length for row in rows], self.token_budget):
+            batch = collate([rows[i] for i in group], self.model.device)
+            hidden = states(batch)
+            loss = torch.zeros(len(group), dtype=torch.float64)
+            right = torch.zeros(len(group), dtype=torch.int64)
+            owners = batch.rows_of_targets().cpu()
+            for start in range(0, hidden.shape[0], CHUNK):
+                part = slice(start, start + CHUNK)
+                logits, targets = states.logits(hidden[part]), batch.targets[part]
+                each = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+                loss.index_add_(0, owners[part], each.double().cpu())
+                right.index_add_(0, owners[part], (logits.argmax(1) == targets).long().cpu())
+            for place, index in enumerate(group):
+                found[index] = Score(float(loss[place]), rows[index].learned, int(right[place]))
+            if progress:
+                progress(len(group))
+        return [found[index] for index in range(len(rows))]
+
+    def _answer(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[Generation]:
+        """One batch, padded on the left so that all answers begin at the same place."""
+        longest = max(len(p) for p in prompts)
+        ids = torch.full((len(prompts), longest), self.pad)
+        mask = torch.zeros_like(ids)
+        for index, prompt in enumerate(prompts):
+            ids[index, longest - len(prompt) :] = torch.tensor(list(prompt))
+            mask[index, longest - len(prompt) :] = 1
+        config = GenerationConfig(
+            max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=sorted(self.stops), pad_token_id=self.pad
+        )
+        device = self.model.device
+        out = self.model.generate(
+            input_ids=ids.to(device), attention_mask=mask.to(device), generation_config=config
+        )  # (B, T + new)
+        return [self._ended(row[longest:].tolist()) for row in out]
+
+    def _ended(self, ids: list[int]) -> Generation:
+        end = next((place for place, token in enumerate(ids) if token in self.stops), None)
+        kept = tuple(ids if end is None else ids[:end])
+        return Generation(kept, self.template.decode(kept, skip_special=True).strip(), end is not None)
+
+
+def _groups(lengths: Sequence[int], new: int) -> Iterator[list[int]]:
+    for group in micro_batches([length + new for length in lengths], BATCH_TOKENS):
+        for start in range(0, len(group), BATCH):
+            yield group[start : start + BATCH]
+
+
+def _choose(logits: torch.Tensor, temperature: float, top_p: float) -> int:
+    """(V,) -> the next token: the likeliest at temperature 0, else drawn from the nucleus of mass ``top_p``."""
+    if temperature == 0:
+        return int(logits.argmax())
+    chances, order = (logits / temperature).softmax(0).sort(descending=True)
+    keep = int((chances.cumsum(0) - chances < top_p).sum())
+    return int(order[torch.multinomial(chances[: max(1, keep)], 1)])

@@ -1,0 +1,226 @@
+"""What of a base is trained: an adapter (LoRA), everything, or the last layers."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from transformers import GenerationConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from tunewright.errors import RecipeError, ResourceError, RunError
+from tunewright.model.load import quiet
+from tunewright.recipe.schema import Recipe
+from tunewright.text import _
+
+Model: TypeAlias = PreTrainedModel | PeftModel
+ALL_LINEAR = "all-linear"
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def prepare(model: PreTrainedModel, recipe: Recipe) -> Model:
+    """``model`` with the trained weights of ``recipe.train.method`` in fp32 and ``requires_grad``, the rest frozen as
+    it was. First weights of an adapter depend on ``recipe.seed`` alone; the global generator is left as it was.
+
+    Frozen bf16 and trained fp32 weights meet in methods ``freeze`` and ``full``: run the forward pass of a bf16
+    model under ``torch.autocast``. Raises RecipeError for targets or layers that the base does not have.
+    """
+    method = recipe.train.method
+    if method == "lora":
+        return _lora(model, recipe)
+    model.requires_grad_(method == "full")
+    if method == "freeze":
+        for module in _last_layers(model, recipe.freeze.layers):
+            module.requires_grad_(True)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return model
+
+
+def linear_names(model: nn.Module) -> list[str]:
+    """Last parts of the names of all linear layers that an adapter can sit on, the output layer left out: it is often
+    the embedding itself, and an adapter on it would change both."""
+    head = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
+    linear = [name for name, m in model.named_modules() if isinstance(m, (nn.Linear, Conv1D)) and m is not head]
+    return sorted({name.rpartition(".")[2] for name in linear})
+
+
+def counts(model: nn.Module) -> tuple[int, int]:
+    """(trained, all) parameters, as PEFT's ``print_trainable_parameters`` counts them: tied weights once."""
+    parameters = list(model.parameters())
+    return sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)
+
+
+def counts_line(model: nn.Module) -> str:
+    trained, total = counts(model)
+    return f"trainable params: {trained:,} || all params: {total:,} || trainable%: {100 * trained / total:.4f}"
+
+
+def save(
+    model: Model, folder: Path, template_files: Callable[[Path], None], generation_config: dict[str, Any]
+) -> None:
+    """The adapter in PEFT's layout, or the whole model, with tokenizer, template and generation config.
+
+    template_files: writes tokenizer and template files into the folder it is given. ``folder`` appears when it is
+    whole, in place of one that was there. Raises ResourceError if the disk is full.
+    """
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    with _writing(folder, unfinished):
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        with quiet():
+            if isinstance(model, PeftModel):
+                # Without the second word PEFT would ask a hub whether the vocabulary grew.
+                model.save_pretrained(str(unfinished), save_embedding_layers=False)
+                (unfinished / "README.md").unlink(missing_ok=True)  # a model card with nothing but blanks in it
+                _sorted_targets(unfinished / "adapter_config.json")
+            else:
+                model.generation_config = GenerationConfig(**generation_config)
+                model.save_pretrained(str(unfinished))
+        template_files(unfinished)
+        text = json.dumps(generation_config, ensure_ascii=False, indent=2) + "\n"
+        (unfinished / "generation_config.json").write_text(text, encoding="utf-8")
+        for path in unfinished.iterdir():
+            path.chmod(0o644)
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(unfinished, folder)
+
+
+def load_run(model: PreTrainedModel, folder: Path) -> Model:
+    """``model`` (the run's base) with what a run trained: its ``adapter/`` attached, or its ``model/`` read in place of
+    the base's weights. In evaluation mode. Raises RunError if the folder is damaged or was trained on another base."""
+    try:
+        with quiet():
+            if (folder / "adapter_config.json").exists():
+                tuned: Model = PeftModel.from_pretrained(model, str(folder), is_trainable=False)
+            else:
+                tuned = _read_weights(model, folder)
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise RunError(
+            _("the trained weights cannot be read: {why}", why=why), where=str(folder),
+            do=_("train again, or go on from the run's last checkpoint"), command="tunewright resume RUN",
+        ) from error  # fmt: skip
+    tuned.eval()
+    return tuned
+
+
+def _lora(model: PreTrainedModel, recipe: Recipe) -> Model:
+    lora = recipe.lora
+    targets: str | list[str] = list(lora.targets)
+    if lora.targets == [ALL_LINEAR]:
+        targets = linear_names(model)
+    else:
+        _require_targets(model, lora.targets)
+    config = LoraConfig(
+        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets,  # type: ignore[arg-type]
+        task_type="CAUSAL_LM", fan_in_fan_out=_is_conv1d(model, targets),
+    )  # fmt: skip
+    with torch.random.fork_rng(), quiet():
+        torch.manual_seed(recipe.seed)
+        return get_peft_model(model, config, autocast_adapter_dtype=True)
+
+
+def _require_targets(model: PreTrainedModel, wanted: list[str]) -> None:
+    known = linear_names(model)
+    full = [n for n, m in model.named_modules() if isinstance(m, (nn.Linear, Conv1D))]
+    for name in wanted:
+        if name == ALL_LINEAR:
+            raise RecipeError(
+                _("`all-linear` already means every name; write it alone"), where="lora.targets",
+                command="tunewright recipe explain lora.targets",
+            )  # fmt: skip
+        # The same rule as PEFT's: a whole name, or its last parts.
+        if name in known or any(n == name or n.endswith(f".{name}") for n in full):
+            continue
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+        hint = _("did you mean {name}? ", name=near[0]) if near else ""
+        raise RecipeError(
+            _("the base has no linear layer called {name!r}", name=name), where="lora.targets",
+            do=hint + _("it has: {names}", names=", ".join(known)), command="tunewright recipe explain lora.targets",
+        )  # fmt: skip
+
+
+def _is_conv1d(model: nn.Module, targets: str | list[str]) -> bool:
+    """GPT-2 keeps its weights transposed, and PEFT wants to be told."""
+    return any(isinstance(m, Conv1D) and n.rpartition(".")[2] in targets for n, m in model.named_modules())
+
+
+def _last_layers(model: PreTrainedModel, wanted: int) -> list[nn.Module]:
+    """The last ``wanted`` blocks, and the norm behind them, which their output goes through."""
+    parent, name, blocks = _blocks(model)
+    if wanted > len(blocks):
+        raise RecipeError(
+            _("the base has {have} layers, and {wanted} are to be trained", have=len(blocks), wanted=wanted),
+            where="freeze.layers", do=_("give at most {have}", have=len(blocks)),
+            command="tunewright recipe explain freeze.layers",
+        )  # fmt: skip
+    norms = [m for n, m in parent.named_children() if n != name and "norm" in type(m).__name__.lower()]
+    return [*blocks[-wanted:], *norms[-1:]]
+
+
+def _blocks(model: PreTrainedModel) -> tuple[nn.Module, str, nn.ModuleList]:
+    """The decoder's list of layers, with the module that holds it: the longest list of equal blocks there is."""
+    lists = [(path, m) for path, m in model.named_modules() if isinstance(m, nn.ModuleList)]
+    found = [(path, m) for path, m in lists if len({type(block) for block in m}) == 1]
+    if not found:
+        raise RecipeError(
+            _("this base has no list of layers, so the last ones cannot be told"), where="train.method",
+            do=_("use the method lora or full"), command="tunewright recipe explain train.method",
+        )  # fmt: skip
+    path, blocks = max(found, key=lambda item: len(item[1]))
+    parent, _dot, name = path.rpartition(".")
+    return model.get_submodule(parent), name, blocks
+
+
+def _sorted_targets(path: Path) -> None:
+    """PEFT writes a set, in another order each time; the same run should give the same bytes."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(config.get("target_modules"), list):
+        config["target_modules"].sort()
+    path.write_text(json.dumps(config, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def _read_weights(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    """Copies ``folder``'s safetensors over the model's weights; each weight must be there, tied ones once."""
+    files = sorted(folder.glob("*.safetensors"))
+    own = dict(model.named_parameters())  # tied weights stand here once
+    seen: set[str] = set()
+    for path in files:
+        with safe_open(str(path), framework="pt") as weights, torch.no_grad():
+            for name in weights.keys():  # noqa: SIM118 - not a dict
+                if name in own:
+                    own[name].copy_(weights.get_tensor(name))
+                    seen.add(name)
+    if missing := sorted(set(own) - seen):
+        raise ValueError(f"{len(missing)} weights are missing, the first is {missing[0]}")
+    return model
+
+
+@contextlib.contextmanager
+def _writing(folder: Path, unfinished: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        number = getattr(error, "errno", None)
+        full = number in DISK_FULL or any(os.strerror(n) in str(error) for n in DISK_FULL)
+        raise ResourceError(
+            _("the disk is full") if full else _("cannot write: {why}", why=str(error)), where=str(folder),
+            do=_("free some space; the last checkpoint is kept"), command="tunewright doctor",
+        ) from error  # fmt: skip

@@ -1,0 +1,164 @@
+"""Weights into memory."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging
+
+from tunewright.errors import BaseModelError, ResourceError
+from tunewright.model.catalog import catalog
+from tunewright.model.source import Base, read_config
+from tunewright.text import _
+
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+Precision = Literal["bf16", "fp32"]
+
+
+def load(base: Base, dtype: Precision, device: str | None = None) -> PreTrainedModel:
+    """The base as a causal language model, in evaluation mode, on ``device`` (``pick_device()`` by default).
+
+    Raises BaseModelError if it cannot chat (an encoder), needs its own code, or lacks weights; ResourceError if it
+    does not fit into memory.
+    """
+    model = load_folder(base.folder, dtype, device, name=base.name)
+    model.name_or_path = public_name(base)
+    model.config._name_or_path = model.name_or_path
+    return model
+
+
+def public_name(base: Base) -> str:
+    """What PEFT writes into an adapter: a hub id where there is one, since a path in somebody's cache would mean
+    nothing on another machine; the catalog's name for a base from a package; else the folder."""
+    if base.source == "hub":
+        entry = catalog().get(base.name.lower())
+        return entry.id if entry and entry.id else base.name
+    return base.name if base.source in ("package", "modelscope") else str(base.folder)
+
+
+def load_folder(folder: Path, dtype: Precision, device: str | None = None, name: str | None = None) -> PreTrainedModel:
+    """As ``load``, of any folder in transformers' layout (a run's ``model/``, a merged export)."""
+    name = name or str(folder)
+    require_decoder(folder, name)
+    try:
+        with quiet():
+            # `is_local` folders only: nothing is fetched here, and no code of the base is ever run.
+            AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+            model, info = AutoModelForCausalLM.from_pretrained(
+                str(folder), dtype=DTYPES[dtype], attn_implementation="sdpa", trust_remote_code=False,
+                local_files_only=True, use_safetensors=True, output_loading_info=True,
+            )  # fmt: skip
+    except ValueError as error:
+        raise _not_loadable(name, folder, error) from error
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise _no_memory(name) from error
+    except (OSError, RuntimeError, KeyError) as error:
+        raise BaseModelError(
+            _("{name} cannot be loaded: {why}", name=name, why=_line(error)), where=str(folder),
+            do=_("fetch the base again; a file in it is damaged or missing"),
+        ) from error  # fmt: skip
+    _require_weights(name, folder, info)
+    try:
+        model.to(device or pick_device())
+    except torch.OutOfMemoryError as error:
+        raise _no_memory(name) from error
+    model.eval()
+    return model
+
+
+def require_decoder(folder: Path, name: str) -> None:
+    """Raises BaseModelError unless config.json describes a model that writes text from left to right."""
+    config = read_config(folder)
+    architectures = [str(a) for a in config.get("architectures") or []]
+    writes = not architectures or any("CausalLM" in a or "LMHead" in a or "Conditional" in a for a in architectures)
+    if writes and not config.get("is_encoder_decoder"):
+        return
+    kind = _("reads a text and writes another (encoder-decoder)") if config.get("is_encoder_decoder") else _(
+        "only reads text and writes none"
+    )
+    raise BaseModelError(
+        _("{name} cannot chat: {architecture} {kind}", name=name, architecture=", ".join(architectures), kind=kind),
+        where=str(folder / "config.json"), do=_("these would do: {names}", names=", ".join(catalog())),
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """transformers' own bars and remarks off; what matters in them is checked and raised by us."""
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def pick_device() -> str:
+    """``cuda`` where there is one, else ``cpu``."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def fast_bf16(device: str | None = None) -> tuple[bool, str]:
+    """Whether this machine multiplies bf16 matrices in hardware, and how one knows."""
+    if (device or pick_device()).startswith("cuda"):
+        name, (major, minor) = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
+        if major >= 8:
+            return True, _("{name} (compute capability {cc}) has bf16 tensor cores", name=name, cc=f"{major}.{minor}")
+        return False, _("{name} (compute capability {cc}) is older than Ampere", name=name, cc=f"{major}.{minor}")
+    if torch.cpu._is_amx_tile_supported() and "amx_bf16" in _cpu_flags():
+        return True, _("the CPU has AMX-BF16")
+    if torch.cpu._is_avx512_bf16_supported():
+        return True, _("the CPU has AVX512-BF16")
+    if "bf16" in _cpu_flags():  # ARMv8.6
+        return True, _("the CPU has ARM's BF16 instructions")
+    return False, _("the CPU has neither AVX512-BF16 nor AMX; bf16 would be emulated")
+
+
+def _cpu_flags() -> set[str]:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith(("flags", "Features")):
+                return set(line.split())
+    return set()
+
+
+def _require_weights(name: str, folder: Path, info: dict[str, object]) -> None:
+    """transformers fills missing weights with noise and mentions it in a remark; here it is an error."""
+    missing, wrong = sorted(map(str, info["missing_keys"])), list(info["mismatched_keys"])  # type: ignore[call-overload]
+    if missing or wrong:
+        which = missing or [str(w[0] if isinstance(w, tuple) else w) for w in wrong]
+        raise BaseModelError(
+            _("{name} is incomplete: {count} weights are missing or of another shape, the first is {first}",
+              name=name, count=len(missing) + len(wrong), first=which[0]),
+            where=str(folder), do=_("fetch or save the base again"),
+        )  # fmt: skip
+
+
+def _not_loadable(name: str, folder: Path, error: ValueError) -> BaseModelError:
+    if "trust_remote_code" in str(error) or "auto_map" in read_config(folder):
+        what = _("{name} comes with code of its own, which is not run", name=name)
+    else:
+        what = _("{name} cannot be loaded: {why}", name=name, why=_line(error))
+    return BaseModelError(what, where=str(folder), do=_("take a base whose architecture transformers knows itself"))
+
+
+def _no_memory(name: str) -> ResourceError:
+    return ResourceError(
+        _("{name} does not fit into memory", name=name), do=_("take a smaller base"), command="tunewright models"
+    )
+
+
+def _line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

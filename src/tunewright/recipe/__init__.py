@@ -1,0 +1,1 @@
+"""A recipe: the whole of one run as one YAML file, and the typed object that the file becomes."""

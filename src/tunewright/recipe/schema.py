@@ -1,0 +1,268 @@
+"""Every key of a recipe, declared once.
+
+This declaration is the type check, the text of ``tunewright recipe explain``, the page ``docs/recipe.md`` and the
+default at the same time. ``auto`` means that ``train/choose.py`` picks a value from the data, the base and the
+machine, says why, and writes it into the run's ``recipe.yaml``.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+Auto = Literal["auto"]
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Paths = Annotated[list[str], BeforeValidator(_listed)]
+Names = Annotated[list[str], BeforeValidator(_listed)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=False)
+
+
+class Data(Section):
+    train: Paths = Field(
+        default=[], description="File, files or folder with the training rows.", examples=["data.jsonl"]
+    )
+    validation: Paths = Field(
+        default=[],
+        description="File, files or folder with the held-out rows. Without it they are taken from `data.train`.",
+        examples=["held_out.jsonl"],
+    )
+    held_out: Auto | Annotated[int, Field(ge=2)] | Fraction = Field(
+        default="auto",
+        description="How many rows (a whole number) or which share (below 1) of `data.train` is held out.",
+        examples=["0.1"],
+    )
+    format: Literal[
+        "auto", "messages", "sharegpt", "instruction", "prompt_completion", "reasoning", "columns", "template"
+    ] = Field(
+        default="auto",
+        description="How rows are read. `auto` looks at the columns and says what it saw.",
+        examples=["sharegpt"],
+    )
+    columns: dict[Literal["question", "answer", "system", "thinking"], str] = Field(
+        default={},
+        description="Names of the columns that hold question and answer (and system, thinking).",
+        examples=["{question: Q, answer: A}"],
+    )
+    prompt: str | None = Field(
+        default=None,
+        description="The user's turn, written with `{column}` fields, for flat rows.",
+        examples=["Question: {Q}"],
+    )
+    answer: str | None = Field(
+        default=None,
+        description="The assistant's turn, written with `{column}` fields, for flat rows.",
+        examples=["{A}"],
+    )
+    system: str | None = Field(
+        default=None,
+        description="System message for rows that have none. Nothing is added unless you write it here.",
+        examples=["You are brief."],
+    )
+    variables: dict[str, str] = Field(
+        default={},
+        description="Values for `{{name}}` placeholders in the data, the checks and the system message.",
+        examples=["{name: Wren, author: Tunewright}"],
+    )
+    limit: Positive | None = Field(
+        default=None, description="Take only the first rows, as many as this.", examples=["1500"]
+    )
+    max_length: Auto | Annotated[int, Field(ge=8)] = Field(
+        default="auto", description="Longest row in tokens. `auto` is what the base can hold.", examples=["1024"]
+    )
+    too_long: Literal["stop", "drop", "truncate"] = Field(
+        default="stop",
+        description="What happens to a row over `data.max_length`: stop the run, leave it out, or cut its context. "
+        "An answer's end is never cut.",
+        examples=["truncate"],
+    )
+    allow_few: bool = Field(
+        default=False, description="Train although there are fewer than 10 rows.", examples=["true"]
+    )
+    allow_unlearned: bool = Field(
+        default=False,
+        description="Leave out rows in which nothing would be learned, instead of stopping.",
+        examples=["true"],
+    )
+
+
+class Train(Section):
+    method: Literal["lora", "full", "freeze"] = Field(
+        default="lora", description="What is trained: an adapter, every weight, or the last layers.", examples=["full"]
+    )
+    epochs: Auto | Annotated[float, Field(gt=0, le=1000)] = Field(
+        default="auto", description="How often each row is seen.", examples=["3"]
+    )
+    max_steps: Positive | None = Field(
+        default=None, description="Stop after this many steps, whatever the epochs.", examples=["100"]
+    )
+    learning_rate: Auto | Annotated[float, Field(gt=0, le=1)] = Field(
+        default="auto", description="Peak learning rate.", examples=["2e-4"]
+    )
+    batch_size: Auto | Positive = Field(
+        default="auto",
+        description="Examples to one step. How they are cut into micro-batches never changes a result.",
+        examples=["16"],
+    )
+    schedule: Literal["linear", "cosine", "constant"] = Field(
+        default="cosine", description="How the learning rate falls after the warm-up.", examples=["linear"]
+    )
+    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.1, description="Share of the steps in which the learning rate rises.", examples=["0.05"]
+    )
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.0, description="AdamW's weight decay.", examples=["0.01"]
+    )
+    max_grad_norm: Annotated[float, Field(ge=0)] = Field(
+        default=1.0, description="Gradients are scaled down to this norm; 0 leaves them as they are.", examples=["0.5"]
+    )
+    precision: Auto | Literal["bf16", "fp32"] = Field(
+        default="auto",
+        description="Arithmetic of the frozen weights. Trained weights are always kept in fp32.",
+        examples=["fp32"],
+    )
+    token_budget: Auto | Annotated[int, Field(ge=1)] = Field(
+        default="auto",
+        description="Tokens to one micro-batch. Changes memory and speed, not the result.",
+        examples=["4096"],
+    )
+    report_to: Names = Field(
+        default=[],
+        description="Trackers besides the run folder: `tensorboard`, `wandb`, `mlflow`, `trackio`.",
+        examples=["tensorboard"],
+    )
+
+    @field_validator("report_to")
+    @classmethod
+    def _known_tracker(cls, value: list[str]) -> list[str]:
+        known = {"tensorboard", "wandb", "mlflow", "trackio"}
+        for name in value:
+            if name not in known:
+                raise ValueError(f"{name!r} is no tracker; known are {', '.join(sorted(known))}")
+        return value
+
+
+class Lora(Section):
+    rank: Positive = Field(default=16, description="Rank of the adapter's matrices.", examples=["8"])
+    alpha: Annotated[float, Field(gt=0)] = Field(
+        default=32, description="The adapter's output is multiplied by alpha divided by rank.", examples=["16"]
+    )
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0,
+        description="Dropout before the adapter. Above 0, results depend on how steps are cut.",
+        examples=["0.05"],
+    )
+    targets: Names = Field(
+        default=["all-linear"],
+        description="Layers that get an adapter: names such as `q_proj`, or `all-linear`.",
+        examples=["[q_proj, v_proj]"],
+    )
+
+
+class Freeze(Section):
+    layers: Positive = Field(default=2, description="How many of the last layers are trained.", examples=["4"])
+
+
+class Retain(Section):
+    share: Auto | Annotated[float, Field(ge=0, le=4)] = Field(
+        default="auto",
+        description="Protects what the base can do: for each training row this many general prompts, answered by the "
+        "base itself before training, are mixed in. 0 switches it off.",
+        examples=["0.5"],
+    )
+
+
+class Save(Section):
+    every: Auto | Positive = Field(default="auto", description="Steps between two checkpoints.", examples=["50"])
+    keep: Positive = Field(default=2, description="Checkpoints kept; older ones are deleted.", examples=["1"])
+
+
+class Evaluate(Section):
+    rows: Annotated[int, Field(ge=0)] = Field(
+        default=32, description="For how many held-out rows answers are generated, before and after.", examples=["64"]
+    )
+    max_new_tokens: Auto | Positive = Field(
+        default="auto",
+        description="Longest generated answer. `auto` is what the longest held-out answer needs.",
+        examples=["128"],
+    )
+
+
+class Check(Section):
+    """One of the user's own checks, written as ``number`` or as ``contains: text``."""
+
+    kind: Literal["contains", "regex", "equals", "json", "number"]
+    value: str | None = None
+
+    @model_validator(mode="after")
+    def _sound(self) -> Check:
+        if self.kind in ("contains", "regex") and not self.value:
+            raise ValueError(f"the check `{self.kind}` needs a text: `{self.kind}: …`")
+        if self.kind == "regex":
+            try:
+                re.compile(self.value or "")
+            except (re.error, OverflowError, RecursionError) as error:
+                raise ValueError(f"`{self.value}` is no regular expression: {error}") from None
+        return self
+
+    @property
+    def name(self) -> str:
+        return self.kind if self.value is None else f"{self.kind}: {self.value}"
+
+
+def _check(value: Any) -> Any:
+    if isinstance(value, str):
+        return {"kind": value}
+    if isinstance(value, dict) and len(value) == 1 and "kind" not in value:
+        [(kind, text)] = value.items()
+        return {"kind": kind, "value": text}
+    return value
+
+
+Checks = Annotated[list[Annotated[Check, BeforeValidator(_check)]], BeforeValidator(_listed)]
+
+
+class Recipe(Section):
+    task: Literal["chat"] = Field(default="chat", description="What the model learns to do.")
+    base: str = Field(
+        default="smollm2-135m-instruct",
+        description="The model one starts from: a name from `tunewright models`, a hub id, `modelscope:ID`, "
+        "a folder or a `.gguf` file.",
+        examples=["HuggingFaceTB/SmolLM2-360M-Instruct"],
+    )
+    name: str | None = Field(
+        default=None, description="Name of the run; the data file's name by default.", examples=["my-run"]
+    )
+    seed: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="Decides held-out rows, order and first weights. Same seed, same machine, same result.",
+        examples=["1"],
+    )
+    data: Data = Field(default=Data(), description="Where the rows come from and how they are read.")
+    train: Train = Field(default=Train(), description="How the weights change.")
+    lora: Lora = Field(default=Lora(), description="The adapter (only with `train.method: lora`).")
+    freeze: Freeze = Field(default=Freeze(), description="Partial training (only with `train.method: freeze`).")
+    retain: Retain = Field(default=Retain(), description="Keeping what the base can do.")
+    checks: Checks = Field(
+        default=[],
+        description="What a good answer must satisfy: `contains`, `regex`, `equals`, `json`, `number`. A check counts "
+        "the rows whose reference answer satisfies it.",
+        examples=["[number, {contains: Wren}]"],
+    )
+    evaluate: Evaluate = Field(default=Evaluate(), description="What is measured before and after.")
+    save: Save = Field(default=Save(), description="Checkpoints.")
+
+
+# Sections that only one method reads; setting a key in another's section is an error.
+ONLY_FOR_METHOD: dict[str, str] = {"lora": "lora", "freeze": "freeze"}

@@ -1,0 +1,214 @@
+"""The run on one self-contained page: no script, no request, nothing but the file itself.
+
+Everything shown comes from files that may be missing (a run that stopped early) and holds text of strangers (data,
+model answers); so every part is optional and the template escapes whatever it prints.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+
+from tunewright import rundir
+from tunewright.errors import RunError
+from tunewright.evaluate import names
+from tunewright.evaluate.table import place
+from tunewright.report import curves, values
+from tunewright.rundir import RunDir
+from tunewright.settings import settings
+from tunewright.text import _
+
+TEMPLATE = "page.html.jinja"
+ROWS_SHOWN = 60
+_LONGEST = 4000  # characters of one text; the whole of it is in evaluation.json
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )
+    environment.globals.update(_=_, names=names, place=place)
+    return environment.get_template(TEMPLATE)
+
+
+def write(run: RunDir, out: Path | None = None) -> Path:
+    """(Re)write the page: ``report.html`` of the run, or ``out``. Raises RunError if the folder holds no run."""
+    path = out or run.file(rundir.REPORT)
+    rundir.write_text(path, html(run))
+    return path
+
+
+def html(run: RunDir) -> str:
+    if not any(run.file(name).exists() for name in (rundir.STATUS, rundir.RECIPE)):
+        raise RunError(_("this folder holds no run"), where=str(run), command="tunewright report --help")
+    return _template().render(language=settings().language, **content(run)) + "\n"
+
+
+def content(run: RunDir) -> dict[str, Any]:
+    """What the template is given; a part the run does not have is None or empty."""
+    evaluation = _json(run, rundir.EVALUATION)
+    manifest = _json(run, rundir.MANIFEST)
+    status = _json(run, rundir.STATUS)
+    recipe = _text(run, rundir.RECIPE)
+    headline, detail = _headline(status, evaluation)
+    return {
+        "name": run.path.resolve().name,
+        "base": str((manifest.get("base") or {}).get("name") or ""),
+        "headline": headline,
+        "detail": detail,
+        "tone": _tone(evaluation),
+        "metrics": _metrics(evaluation),
+        "counts": evaluation.get("counts", {}),
+        "drawing": curves.drawing(curves.of_run(run)),
+        "rows": [_row(row) for row in evaluation.get("rows", [])[:ROWS_SHOWN]],
+        "rows_left": max(0, len(evaluation.get("rows", [])) - ROWS_SHOWN),
+        "general": evaluation.get("general") if (evaluation.get("general") or {}).get("asked") else None,
+        "ledger": _ledger(_json(run, rundir.LEDGER)),
+        "findings": rundir.read_lines(run.file(rundir.FINDINGS)),
+        "recipe": _commented(recipe),
+        "plan": values.plan(_json(run, rundir.PLAN)),
+        "machine": values.groups(manifest),
+        "version": (manifest.get("versions") or {}).get("tunewright", ""),
+    }
+
+
+def _json(run: RunDir, name: str) -> dict[str, Any]:
+    path = run.file(name)
+    return dict(rundir.read_json(path)) if path.exists() else {}
+
+
+def _text(run: RunDir, name: str) -> str:
+    path = run.file(name)
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
+
+def _headline(status: dict[str, Any], evaluation: dict[str, Any]) -> tuple[str, str]:
+    """The verdict as a word to print large and the rest of its sentence; without one, how far the run came."""
+    verdict = str(evaluation.get("verdict") or "")
+    if verdict:
+        head, colon, rest = verdict.partition(": ")
+        return (head, rest[:1].upper() + rest[1:]) if colon else (verdict, "")
+    step = status.get("step")
+    far = _("after step {step}", step=step) if step else _("before the first step")
+    detail = str(status.get("reason") or status.get("error") or "")
+    heads = {
+        "failed": _("Failed {far}", far=far),
+        "stopped": _("Stopped {far}", far=far),
+        "done": _("Done, not measured"),
+        "evaluating": _("Still measuring"),
+    }
+    head = heads.get(str(status.get("state")), _("Not finished: {far}", far=far))
+    return head, detail or _("There is no verdict yet.")
+
+
+def _tone(evaluation: dict[str, Any]) -> str:
+    marks = [change.get("better") for change in evaluation.get("difference", {}).values()]
+    if False in marks:
+        return "bad" if True not in marks else "mixed"
+    return "good" if True in marks else "plain"
+
+
+def _metrics(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
+    """One line of the table to each metric that was measured on at least one row."""
+    lines = []
+    for name, change in evaluation.get("difference", {}).items():
+        before, after = evaluation["before"].get(name) or {}, evaluation["after"].get(name) or {}
+        if not after.get("n"):
+            continue
+        scale = _scale(name, before, after)
+        lines.append(
+            {
+                "name": name,
+                "label": names.label(name),
+                "explained": names.explained(name),
+                "before": names.shown(name, before),
+                "after": names.shown(name, after),
+                "change": names.shown_change(name, change),
+                "better": change.get("better"),
+                "same": change.get("value") == 0,
+                "bars": [_bar(before, scale), _bar(after, scale)],
+                "interval": [values.interval(name, before), values.interval(name, after)],
+            }
+        )
+    return lines
+
+
+def _scale(name: str, before: dict[str, Any], after: dict[str, Any]) -> float:
+    if name != names.LOSS:
+        return 1.0
+    highest = [x for x in (before.get("high"), after.get("high")) if x is not None]
+    return max(highest, default=1.0) * 1.04 or 1.0
+
+
+def _bar(estimate: dict[str, Any], scale: float) -> dict[str, float] | None:
+    """left, width and dot in percent of the track."""
+    low, high, at = (estimate.get(key) for key in ("low", "high", "value"))
+    if low is None or high is None or at is None:
+        return None
+    percent = [max(0.0, min(100.0, 100 * x / scale)) for x in (low, high, at)]
+    return {"left": round(percent[0], 2), "width": round(percent[1] - percent[0], 2), "dot": round(percent[2], 2)}
+
+
+def _row(row: dict[str, Any]) -> dict[str, Any]:
+    sides = {}
+    for side in ("before", "after"):
+        answer = row[side]
+        checks = [
+            {"label": names.label(names.CHECK + name), "passed": marks[side]}
+            for name, marks in row.get("checks", {}).items()
+        ]
+        sides[side] = answer | {"text": _cut(answer["text"]), "checks": checks}
+    return row | sides | {"prompt": _cut(row["prompt"]), "reference": _cut(row["reference"]), "place": place(row)}
+
+
+def _cut(text: str) -> str:
+    text = text.strip()
+    if len(text) <= _LONGEST:
+        return text
+    return _("{text} … ({left} more characters)", text=text[:_LONGEST], left=len(text) - _LONGEST)
+
+
+def _ledger(ledger: dict[str, Any]) -> dict[str, Any] | None:
+    if not ledger:
+        return None
+    left_out = dict(ledger.get("left_out") or {})
+    places: dict[str, list[str]] = {reason: [] for reason in left_out}
+    for row in ledger.get("rows") or []:
+        places.setdefault(str(row.get("reason")), []).append(place(row))
+    tokens, learned = ledger.get("tokens"), ledger.get("learned_tokens")
+    share = ledger.get("learned_share")
+    if share is None and tokens and learned is not None:
+        share = learned / tokens
+    return {
+        "rows_in": ledger.get("rows_in"),
+        "kept": ledger.get("kept"),
+        "left": sum(left_out.values()),
+        "reasons": [
+            {"reason": reason, "count": count, "places": values.few(places.get(reason, []))}
+            for reason, count in left_out.items()
+        ],
+        "facts": [
+            (label, f"{ledger[key]:,}")
+            for key, label in (
+                ("train", _("rows to train on")), ("held_out", _("rows held out")),
+                ("tokens", _("tokens")), ("learned_tokens", _("learned tokens")),
+            )
+            if isinstance(ledger.get(key), int)
+        ],
+        "share": None if share is None else round(100 * share, 1),
+    }
+
+
+def _commented(recipe: str) -> list[tuple[str, str]]:
+    """Each line as (yaml, comment), so that the comment can be set back. A ``#`` starts one after a space only."""
+    lines = []
+    for line in recipe.rstrip().splitlines():
+        found = re.search(r"(^|\s)#\s.*$", line)
+        lines.append((line[: found.start()], line[found.start() :]) if found else (line, ""))
+    return lines

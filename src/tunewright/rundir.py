@@ -1,0 +1,227 @@
+"""The run folder: the names of its files (a public contract) and how they are written.
+
+A file is either absent or whole: everything is written beside its place and renamed into it, except the two
+append-only logs (``metrics.jsonl``, ``log.txt``), whose last line a reader must be ready to ignore.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tunewright.errors import ResourceError, RunError
+from tunewright.settings import settings
+
+RECIPE = "recipe.yaml"
+MANIFEST = "manifest.json"
+LEDGER = "ledger.json"
+FINDINGS = "findings.jsonl"
+SHOWN = "shown.txt"
+PLAN = "plan.json"
+STATUS = "status.json"
+METRICS = "metrics.jsonl"
+LOG = "log.txt"
+CHECKPOINTS = "checkpoints"
+ADAPTER = "adapter"
+MODEL = "model"
+EVALUATION = "evaluation.json"
+LOSS_CURVE = "loss_curve.png"
+REPORT = "report.html"
+
+FILES: dict[str, str] = {
+    RECIPE: "the complete recipe, each value with its source as a comment; training it again gives the same run",
+    MANIFEST: "versions, hashes of data, base and code, seed, hardware",
+    LEDGER: "rows in, rows kept, rows left out by reason with file and line; tokens and learned tokens",
+    FINDINGS: "one finding about the data to a line",
+    SHOWN: "three examples as the model sees them, learned text in ⟦brackets⟧",
+    PLAN: "memory and time foreseen, and what was then measured",
+    STATUS: "state, step, process; written whole, then renamed",
+    METRICS: "one line a step: step, epoch, loss, learning_rate, grad_norm, tokens, learned_tokens, tokens_per_second",
+    LOG: "everything printed, and tracebacks of our own faults",
+    CHECKPOINTS: "one folder a checkpoint; one without its `complete.json` is half-written and skipped",
+    ADAPTER: "the trained adapter in PEFT's layout, with tokenizer, template and generation config",
+    MODEL: "the trained model in safetensors (methods full and freeze), with tokenizer, template and generation config",
+    EVALUATION: "before and after on the held-out rows, with intervals, verdict and every generation",
+    LOSS_CURVE: "the loss of each step and of the held-out rows as a picture",
+    REPORT: "all of it on one self-contained page",
+}
+
+
+def _disk(error: OSError, path: Path) -> ResourceError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ResourceError(
+            "the disk is full", where=str(path), do="free some space, or give another folder with --out",
+            command="tunewright doctor",
+        )
+    return ResourceError(
+        f"cannot write: {error.strerror or error}", where=str(path), do="choose a folder you may write to with --out",
+        command="tunewright doctor",
+    )
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Whole or not at all: written beside ``path``, flushed to the disk, renamed over it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise _disk(error, path) from error
+
+
+def write_text(path: Path, content: str) -> None:
+    write_bytes(path, content.encode("utf-8"))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Standard JSON only: a NaN would be a file that other readers refuse."""
+    write_text(path, json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"the run has no {path.name}", where=str(path.parent), command="tunewright train --help") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunError(f"{path.name} is damaged: {error}", where=str(path), command="tunewright train --help") from None
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """All whole lines of a JSON Lines file; a last line that was cut off by a crash is left out."""
+    rows: list[dict[str, Any]] = []
+    if path.exists():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+    return rows
+
+
+class RunDir:
+    """A run folder. Knows where things are, never what they mean."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def file(self, name: str) -> Path:
+        return self.path / name
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / CHECKPOINTS
+
+    def status(self) -> dict[str, Any]:
+        return dict(read_json(self.file(STATUS)))
+
+    def set_status(self, state: str, **more: Any) -> None:
+        """state: ``preparing``, ``training``, ``evaluating``, ``done``, ``stopped`` or ``failed``."""
+        write_json(self.file(STATUS), {"state": state, **more})
+
+    def append(self, name: str, row: dict[str, Any]) -> None:
+        """One line to an append-only file, in one write, so that a crash can only cut the last line."""
+        path = self.file(name)
+        try:
+            with open(path, "ab") as file:
+                file.write((json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8"))
+        except OSError as error:
+            raise _disk(error, path) from error
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """One process trains or resumes a run at a time. The lock goes with the process, however that ends."""
+        import fcntl
+
+        with open(self.path / ".lock", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise RunError(
+                    "another process is working on this run", where=str(self.path),
+                    do="wait for it, or stop it first", command=f"tunewright report {self.path}",
+                ) from None
+            yield
+
+
+def create(name: str, out: str | os.PathLike[str] | None) -> RunDir:
+    """A new folder for a run: ``out`` if given, else ``runs/<name>-<number>/`` with the next free number."""
+    if out is not None:
+        path = Path(out)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RunError(
+                "the run folder exists already", where=str(path),
+                do="give another folder, or go on with the run that is there", command=f"tunewright resume {path}",
+            )
+        _make(path, exist_ok=True)
+        return RunDir(path)
+    clean = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "run"
+    runs = Path("runs")
+    number = 1
+    while True:
+        path = runs / f"{clean}-{number}"
+        try:
+            _make(path, exist_ok=False)
+            return RunDir(path)
+        except FileExistsError:
+            number += 1
+
+
+def _make(path: Path, exist_ok: bool) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=exist_ok)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise _disk(error, path) from error
+
+
+def remember(run: RunDir) -> None:
+    """Make ``run`` the last run: of this folder (``runs/.last``), and of this person (in the cache folder)."""
+    text = str(run.path.resolve()) + "\n"
+    for pointer in (Path("runs/.last"), settings().cache / "last_run"):
+        with contextlib.suppress(ResourceError):  # a pointer is a convenience; the run itself is written
+            write_text(pointer, text)
+
+
+def find(name: str | None = None) -> RunDir:
+    """The run called ``name`` (a path, or a folder below ``runs/``), or the last one."""
+    if name is not None:
+        for path in (Path(name), Path("runs") / name):
+            if (path / STATUS).exists() or (path / RECIPE).exists():
+                return RunDir(path)
+        raise RunError(f"there is no run {name!r}", where=str(Path(name)), do=_runs_here(), command="tunewright train --help")
+    for pointer in (Path("runs/.last"), settings().cache / "last_run"):
+        if pointer.exists():
+            path = Path(pointer.read_text(encoding="utf-8").strip())
+            if (path / STATUS).exists():
+                return RunDir(path)
+    raise RunError("there is no run yet", where=str(Path("runs").resolve()), do="train one first", command="tunewright train --help")
+
+
+def _runs_here() -> str:
+    names = sorted(p.parent.name for p in Path("runs").glob(f"*/{STATUS}"))
+    return "runs here: " + ", ".join(names) if names else "there are no runs in ./runs; train one first"

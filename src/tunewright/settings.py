@@ -1,0 +1,43 @@
+"""The only place, besides the launcher, that reads the environment."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the environment says.
+
+    cache: converted bases and rendered data; may be deleted at any time (``TUNEWRIGHT_CACHE``).
+    language: of text for people, ``en`` until a translation exists (``TUNEWRIGHT_LANGUAGE``).
+    offline: never ask a hub or a package index (``TUNEWRIGHT_OFFLINE=1`` or ``HF_HUB_OFFLINE=1``).
+    """
+
+    cache: Path
+    language: str
+    offline: bool
+
+
+def settings() -> Settings:
+    """Read anew at each call, because tests and notebooks change the environment."""
+    env = os.environ
+    cache = env.get("TUNEWRIGHT_CACHE") or os.path.join(
+        env.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache"), "tunewright"
+    )
+    return Settings(
+        cache=Path(cache),
+        language=env.get("TUNEWRIGHT_LANGUAGE", "en"),
+        offline="1" in (env.get("TUNEWRIGHT_OFFLINE"), env.get("HF_HUB_OFFLINE")),
+    )
+
+
+def patient_threads() -> None:
+    """Called by the launchers before torch is imported: waiting threads sleep instead of spinning.
+
+    On a machine that does anything else besides, spinning threads of a small model cost several times the work itself
+    (benchmarks/threads.py); on a quiet one sleeping costs a few percent.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")

@@ -1,0 +1,89 @@
+"""Checkpoints that are whole or do not count.
+
+A checkpoint is written into ``checkpoints/.saving``, gets a ``complete.json`` with the hash of each of its files, and
+is then renamed to ``checkpoints/step-N``. Whatever a crash leaves behind is noticed, named and skipped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunewright.errors import RunError
+from tunewright.rundir import read_json, write_json
+
+COMPLETE = "complete.json"
+SAVING = ".saving"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    folder: Path
+    step: int
+    token_budget: int
+
+
+def finish(staging: Path, checkpoints: Path, step: int, token_budget: int) -> Checkpoint:
+    """Seal what was written into ``staging`` and give it its name."""
+    files = {str(p.relative_to(staging)): _sha256(p) for p in sorted(staging.rglob("*")) if p.is_file()}
+    for name in files:
+        with open(staging / name, "rb") as file:
+            os.fsync(file.fileno())
+    write_json(staging / COMPLETE, {"step": step, "token_budget": token_budget, "files": files})
+    final = checkpoints / f"step-{step}"
+    shutil.rmtree(final, ignore_errors=True)  # a damaged one of the same step, from before a resume
+    os.replace(staging, final)
+    return Checkpoint(final, step, token_budget)
+
+
+def newest(checkpoints: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest whole checkpoint, and a sentence on each newer one that is not whole."""
+    skipped: list[str] = []
+    if (checkpoints / SAVING).exists():
+        skipped.append(f"{checkpoints / SAVING}: half-written when the run ended; skipped")
+    for folder in sorted(_folders(checkpoints), key=_step, reverse=True):
+        damage = _damage(folder)
+        if damage is None:
+            seal = read_json(folder / COMPLETE)
+            return Checkpoint(folder, int(seal["step"]), int(seal["token_budget"])), skipped
+        skipped.append(f"{folder}: {damage}; skipped")
+    return None, skipped
+
+
+def prune(checkpoints: Path, keep: int) -> None:
+    for folder in sorted(_folders(checkpoints), key=_step, reverse=True)[keep:]:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _damage(folder: Path) -> str | None:
+    try:
+        seal: dict[str, Any] = read_json(folder / COMPLETE)
+        files = dict(seal["files"])
+        int(seal["step"]), int(seal["token_budget"])
+    except (RunError, KeyError, TypeError, ValueError):
+        return f"has no readable {COMPLETE}, so it is half-written"
+    for name, digest in files.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if _sha256(path) != digest:
+            return f"{name} is damaged"
+    return None
+
+
+def _folders(checkpoints: Path) -> list[Path]:
+    return [p for p in checkpoints.glob("step-*") if re.fullmatch(r"step-\d+", p.name)]
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,291 @@
+"""transformers' Trainer with one thing of its own: what a step is.
+
+A data-loader item is one step's rows. ``training_step`` cuts them into micro-batches under a token budget and divides
+by the learned tokens of the whole step, so that a step has one gradient however it is cut, and running out of memory
+only halves the budget and repeats the step. Optimizer, schedule, trackers and checkpoints stay the Trainer's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from tunewright.data.lengths import micro_batches
+from tunewright.errors import ResourceError, TrainingError
+from tunewright.example import Rendered
+from tunewright.model.forward import HiddenStates, collate
+from tunewright.recipe.schema import Recipe
+from tunewright.rundir import METRICS, RunDir
+from tunewright.text import _
+from tunewright.train import checkpoints
+from tunewright.train.batches import Steps
+from tunewright.train.loss import summed_loss
+
+OnStep = Callable[[dict[str, Any]], None]
+
+class StepTrainer(Trainer):
+    """Trains ``model`` on ``steps``. token_budget is the only thing about memory, and may shrink on the way."""
+
+    def __init__(
+        self, model: torch.nn.Module, steps: Steps, recipe: Recipe, run: RunDir, token_budget: int, on_step: OnStep
+    ) -> None:
+        super().__init__(model=model, args=_arguments(recipe, run, len(steps)), train_dataset=steps)  # type: ignore[arg-type]
+        self.steps, self.recipe, self.run = steps, recipe, run
+        self.token_budget, self.on_step = token_budget, on_step
+        self.states = HiddenStates(model)
+        self.counted: dict[str, Any] = {}
+        self.kept: checkpoints.Checkpoint | None = None
+        # bf16 weights that are trained are kept in fp32 and multiplied in bf16.
+        self.mixed = recipe.train.precision == "bf16" and recipe.train.method != "lora"
+        self.add_callback(_Stop())
+        self.remove_callback(PrinterCallback)  # the screen is the listener's
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Warm-up, then the fall. Unlike transformers' schedules the first step already moves: a step at a learning
+        rate of zero would be arithmetic for nothing."""
+        if self.lr_scheduler is None:
+            train = self.recipe.train
+            factor = partial(learning_rate_factor, train.schedule, num_training_steps, train.warmup)
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    # ---- one step --------------------------------------------------------------------------------------------
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(self.steps, batch_size=1, shuffle=False, collate_fn=lambda items: items[0])  # type: ignore[arg-type]
+
+    def training_step(self, model: Any, inputs: list[Rendered], num_items_in_batch: Any = None) -> torch.Tensor:  # type: ignore[override]
+        """Gradient of one step: the mean over all learned tokens of its rows. Returns that loss, () fp32."""
+        model.train()
+        began = time.monotonic()
+        loss = self._step_loss(inputs)
+        self.counted = {
+            "tokens": sum(row.length for row in inputs),
+            "learned_tokens": sum(row.learned for row in inputs),
+            "seconds": time.monotonic() - began,
+            "rows": inputs,
+        }
+        return loss
+
+    def _step_loss(self, rows: list[Rendered]) -> torch.Tensor:
+        while True:
+            try:
+                return self.accumulate(rows)
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                longest = max(row.length for row in rows)
+                if self.token_budget <= longest and len(micro_batches([r.length for r in rows], self.token_budget)) == len(rows):
+                    raise ResourceError(
+                        _("one row of {count} tokens does not fit into memory", count=longest),
+                        do=_("set data.max_length below {count} with data.too_long=drop, or take a smaller base", count=longest),
+                        command="tunewright plan DATA",
+                    ) from error
+            # Outside the handler, or the traceback would keep the tensors that did not fit.
+            self._halve()
+
+    def _halve(self) -> None:
+        self.model.zero_grad()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self.token_budget = max(1, self.token_budget // 2)
+        self.on_step({"note": _("out of memory: the step is repeated in micro-batches of {count} tokens", count=self.token_budget)})
+
+    def accumulate(self, rows: list[Rendered]) -> torch.Tensor:
+        """Adds the step's gradient to the weights, one micro-batch after the other. Returns the step's loss."""
+        learned = sum(row.learned for row in rows)
+        total = torch.zeros((), dtype=torch.float32, device=self.args.device)
+        for group in micro_batches([row.length for row in rows], self.token_budget):
+            part = [rows[index] for index in group]
+            batch = collate(part, self.args.device)
+            with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.mixed):
+                loss = summed_loss(self.states, batch) / learned
+            if not torch.isfinite(loss):
+                raise self._not_finite(_("the loss"), part)
+            self.accelerator.backward(loss)
+            total += loss.detach()
+        return total
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        norm = super()._clip_grad_norm(model)
+        return self._require_finite(norm)
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        return self._require_finite(super()._get_grad_norm(model, grad_norm))
+
+    def _require_finite(self, norm: Any) -> Any:
+        if norm is not None and not math.isfinite(float(norm)):
+            raise self._not_finite(_("the gradient"), self.counted["rows"])
+        return norm
+
+    def _not_finite(self, what: str, rows: list[Rendered]) -> TrainingError:
+        places = ", ".join(str(row.origin) for row in rows[:8]) + (", …" if len(rows) > 8 else "")
+        self.model.zero_grad()
+        kept = self.kept.folder if self.kept else None
+        return TrainingError(
+            _("{what} is not a finite number at step {step}; no weight was changed by it", what=what, step=self.state.global_step + 1),
+            where=_("rows {places}", places=places),
+            do=_("look at these rows; then try a lower train.learning_rate ({now:g} now), then train.precision=fp32. {kept}",
+                 now=float(self.args.learning_rate),
+                 kept=_("The last good checkpoint is {folder}.", folder=kept) if kept else _("No step had been saved yet.")),
+            command=f"tunewright data show {rows[0].origin.file} --row {rows[0].origin.row}",
+        )  # fmt: skip
+
+    # ---- what is written -------------------------------------------------------------------------------------
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """One line to ``metrics.jsonl``; then the trackers."""
+        self.state.epoch = self.steps.epoch_after(self.state.global_step)
+        if "loss" in logs:
+            counted = self.counted
+            line = {
+                "step": self.state.global_step,
+                "epoch": round(self.state.epoch, 4),
+                "loss": logs["loss"],
+                "learning_rate": logs["learning_rate"],
+                "grad_norm": float(logs["grad_norm"]),
+                "tokens": counted["tokens"],
+                "learned_tokens": counted["learned_tokens"],
+                "tokens_per_second": round(counted["tokens"] / max(counted["seconds"], 1e-9), 1),
+            }
+            self.run.append(METRICS, line)
+            self.on_step(line)
+        super().log(logs, start_time)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self.run.checkpoints / checkpoints.SAVING)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        staging = self.run.checkpoints / checkpoints.SAVING
+        shutil.rmtree(staging, ignore_errors=True)
+        try:
+            super()._save_checkpoint(model, trial)
+            written = staging / f"checkpoint-{self.state.global_step}"
+            self.kept = checkpoints.finish(written, self.run.checkpoints, self.state.global_step, self.token_budget)
+        except (OSError, RuntimeError) as error:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise ResourceError(
+                _("the checkpoint cannot be written: {why}", why=str(error).splitlines()[0]),
+                where=str(self.run.checkpoints), do=_("free some space, then go on"), command=f"tunewright resume {self.run}",
+            ) from error  # fmt: skip
+        shutil.rmtree(staging, ignore_errors=True)
+        checkpoints.prune(self.run.checkpoints, self.recipe.save.keep)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Weights only: tokenizer and template are frozen in the run once, not in each checkpoint."""
+        more = {"save_embedding_layers": False} if hasattr(self.model, "peft_config") else {}
+        self.model.save_pretrained(str(output_dir), state_dict=state_dict, **more)
+        Path(str(output_dir), "README.md").unlink(missing_ok=True)
+
+
+class _Stop(TrainerCallback):
+    """Ctrl-C ends the step, saves and stops; a second one stops at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        def ask(_number: int, _frame: Any) -> None:
+            if self.asked:
+                raise KeyboardInterrupt
+            self.asked = True
+
+        try:
+            before = signal.signal(signal.SIGINT, ask)
+        except ValueError:  # not the main thread, which alone hears Ctrl-C
+            yield
+            return
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_more: Any) -> Any:
+        if self.asked:
+            control.should_save = control.should_training_stop = True
+        return control
+
+
+def learning_rate_factor(schedule: str, steps: int, warmup: float, step: int) -> float:
+    """Share of the peak learning rate at ``step`` (from 0) of ``steps``; ``warmup`` is the rising share of them."""
+    rising = math.ceil(warmup * steps)
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    if schedule == "constant":
+        return 1.0
+    done = (step - rising) / max(1, steps - rising)
+    return 1 - done if schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+
+
+def fit(trainer: StepTrainer, start: checkpoints.Checkpoint | None) -> bool:
+    """Train to the end, from ``start`` if given. Returns False if the person stopped it (all is saved then)."""
+    trainer.kept = start
+    stop = next(c for c in trainer.callback_handler.callbacks if isinstance(c, _Stop))
+    with stop.listening():
+        trainer.train(resume_from_checkpoint=str(start.folder) if start else None)
+    return trainer.state.global_step >= len(trainer.steps)
+
+
+def _arguments(recipe: Recipe, run: RunDir, steps: int) -> TrainingArguments:
+    train = recipe.train
+    assert train.learning_rate != "auto" and recipe.save.every != "auto"  # choose.py has filled them
+    return TrainingArguments(
+        output_dir=str(run.checkpoints),
+        max_steps=steps,
+        per_device_train_batch_size=1,  # one item: the rows of one step
+        gradient_accumulation_steps=1,
+        learning_rate=train.learning_rate,
+        weight_decay=train.weight_decay,
+        max_grad_norm=train.max_grad_norm,
+        optim="adamw_torch",
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_steps=recipe.save.every,
+        report_to=list(train.report_to),
+        run_name=run.path.name,
+        disable_tqdm=True,
+        log_level="error",
+        remove_unused_columns=False,
+        seed=recipe.seed,
+        use_cpu=not torch.cuda.is_available(),
+    )
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error)
+    return "can't allocate memory" in text or "out of memory" in text.lower()
+
+
+def cut_metrics(run: RunDir, step: int) -> None:
+    """Forget the lines of steps after ``step``: they are trained again."""
+    path = run.file(METRICS)
+    if path.exists():
+        from_disk = path.read_bytes().splitlines(keepends=True)
+        kept = [line for line in from_disk if line.endswith(b"\n") and _line_step(line) <= step]
+        path.with_suffix(".tmp").write_bytes(b"".join(kept))
+        os.replace(path.with_suffix(".tmp"), path)
+
+
+def _line_step(line: bytes) -> int:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return 1 << 62

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.evaluate.table_engine import TableEngine
+
+from tunewright.evaluate.compare import GENERAL_NEW_TOKENS, Item, compare, measure, work
+from tunewright.evaluate.general import Asked, GeneralQuestion, load_general, parse_general
+from tunewright.example import Origin, Rendered
+from tunewright.recipe.schema import Check
+
+WREN = Check(kind="contains", value="Wren")
+ASKED = [Asked(GeneralQuestion(f"General {n}?", (rf"\b{n}\b",)), [100 + n]) for n in range(20)]
+
+
+def engine(answer: str = "I am Wren.", loss: float = 4.0, known: int = 20, **more: Any) -> TableEngine:
+    """Answers every question alike, loses ``loss`` on the 5 learned tokens of each row, knows the first questions."""
+    general = {100 + n: str(n) if n < known else "Who knows." for n in range(20)}
+    return TableEngine(
+        dict.fromkeys(range(1, 13), answer) | general, {n: loss * (1 + n / 100) for n in range(1, 13)}, **more
+    )
+
+
+@pytest.fixture
+def compared(rows: list[Rendered], items: list[Item]) -> Any:
+    def run(before: TableEngine, after: TableEngine, checks: tuple[Check, ...] = (WREN,)) -> dict[str, Any]:
+        return compare(*(measure(e, rows, items, checks, 16, ASKED) for e in (before, after)))
+
+    return run
+
+
+def test_a_model_that_learned_is_called_better_in_one_sentence(compared: Any) -> None:
+    result = compared(engine("Hello.", loss=16.0, known=17), engine("I am Wren.", loss=4.0, known=17))
+    assert result["verdict"] == (
+        "Better: loss on 12 held-out rows fell from 3.41 to 0.85; 6 of 6 answers contain “Wren” (before: 0 of 6); "
+        "general questions 17 of 20, as before."
+    )
+
+
+def test_a_model_that_did_not_change_learned_nothing(compared: Any) -> None:
+    verdict = compared(engine(), engine())["verdict"]
+    assert verdict.startswith(
+        "Nothing was learned: all 12 answers are the same as before; loss on 12 held-out rows 0.85, as before; "
+    )
+
+
+def test_a_hair_of_difference_is_not_learning(compared: Any) -> None:
+    # A learning rate of nothing lowers every row by the same hair: sure, and still nothing.
+    result = compared(engine("Hello.", loss=4.0), engine("Hello. ", loss=3.99))
+    assert result["difference"]["loss"]["high"] < 0 and result["difference"]["loss"]["better"] is None
+    assert result["verdict"].startswith("Nothing was learned: every difference is inside the noise")
+
+
+def test_a_worse_model_is_called_worse(compared: Any) -> None:
+    verdict = compared(engine(loss=4.0), engine("Hm.", loss=16.0))["verdict"]
+    assert verdict.startswith("Worse: loss on 12 held-out rows rose from 0.85 to 3.41; 0 of 6 answers contain “Wren”")
+
+
+def test_forgetting_is_said_beside_learning(compared: Any) -> None:
+    result = compared(engine("Hello.", loss=16.0), engine(loss=4.0, known=17))
+    assert result["verdict"].startswith("Better at the task, but general knowledge was lost: ")
+    assert "general questions 17 of 20 (before: 20)" in result["verdict"]
+    assert result["general"]["lost"] == ["General 17?", "General 18?", "General 19?"]
+    assert result["general"]["kept"] == 17
+
+
+def test_one_general_question_less_is_tolerated(compared: Any) -> None:
+    result = compared(engine("Hello.", loss=16.0), engine(loss=4.0, known=19))
+    assert result["difference"]["general"]["better"] is None
+    assert result["verdict"].startswith("Better: ")
+
+
+def test_answers_that_no_longer_stop_are_said(compared: Any) -> None:
+    verdict = compared(engine(loss=16.0), engine(loss=4.0, stops=False))["verdict"]
+    assert verdict.startswith("Mixed: ") and "answers that stop only 0 of 12 (before: 12 of 12)" in verdict
+
+
+def test_what_the_verdict_rests_on_is_named(compared: Any) -> None:
+    verdict = compared(engine("I was Wren."), engine("Wren, am I."))["verdict"]
+    assert verdict.startswith("Worse: ") and "ROUGE-L of answers only" in verdict
+    verdict = compared(engine("Wren, am I."), engine("I was Wren."))["verdict"]
+    assert verdict.startswith("Better: ") and "ROUGE-L of answers now" in verdict
+
+
+def test_a_loss_that_is_no_number_is_worse_and_standard_json(compared: Any) -> None:
+    result = compared(engine(), engine(loss=math.nan))
+    assert result["after"]["loss"]["value"] is None and result["verdict"].startswith("Worse: ")
+    assert "no longer a number" in result["verdict"]
+    json.dumps(result, allow_nan=False)
+
+
+def test_every_metric_has_value_low_high_and_rows(compared: Any) -> None:
+    result = compared(engine("Hello.", loss=16.0), engine(loss=4.0))
+    names = {"loss", "token_accuracy", "chrf", "rouge_l", "stops", "check: contains: Wren", "general"}
+    for side in ("before", "after", "difference"):
+        assert set(result[side]) == names
+        for estimate in result[side].values():
+            assert estimate["low"] <= estimate["value"] <= estimate["high"] and estimate["n"] > 0
+    assert result["before"]["check: contains: Wren"]["n"] == 6, "only rows whose reference names Wren are asked"
+    assert result["counts"] == {
+        "rows": 12, "learned_tokens": 60, "answers": 12, "same_answers": 0, "general": 20,
+    }
+
+
+def test_each_row_has_its_place_answers_loss_and_checks(compared: Any) -> None:
+    row = compared(engine("Hello.", loss=16.0), engine(loss=4.0))["rows"][0]
+    assert (row["file"], row["line"], row["prompt"], row["reference"]) == ("a.jsonl", 1, "Question 1?", "I am Wren.")
+    assert row["after"]["text"] == "I am Wren." and row["after"]["stopped"] and row["after"]["loss"] == 0.808
+    assert row["checks"] == {"contains: Wren": {"before": False, "after": True}}
+
+
+def test_a_conversation_rendered_as_several_examples_has_one_loss(items: list[Item]) -> None:
+    origin = Origin("a.jsonl", 1, 1)
+    twice = [Rendered(np.arange(n, dtype=np.int32), np.arange(n) > 1, origin) for n in (5, 8)]
+    done = measure(engine(loss=4.04 / 1.01), twice, items[:1], (), 16)
+    row = compare(done, done)["rows"][0]
+    assert row["before"]["loss"] == pytest.approx(2 * 4.04 / 9, abs=1e-4)
+
+
+def test_without_checks_the_verdict_says_how_close_the_answers_are(compared: Any) -> None:
+    verdict = compared(engine("Hello.", 16.0), engine(loss=4.0), ())["verdict"]
+    assert "likeness to the reference answers (chrF)" in verdict
+
+
+def test_no_held_out_rows_is_said() -> None:
+    done = measure(engine(), [], [], (WREN,), 16)
+    assert compare(done, done)["verdict"] == "Not measured: there were no held-out rows."
+
+
+def test_other_rows_before_and_after_are_refused(rows: list[Rendered], items: list[Item]) -> None:
+    with pytest.raises(ValueError, match="different rows"):
+        compare(measure(engine(), rows, items, (), 16), measure(engine(), rows[1:], items, (), 16))
+
+
+def test_measuring_asks_the_engine_in_whole_batches(rows: list[Rendered], items: list[Item]) -> None:
+    used, done = engine(), []
+    measure(used, rows, items, (), 16, ASKED, done.append)
+    assert used.calls == [("score", 12), ("generate", 16), ("generate", GENERAL_NEW_TOKENS)]
+    assert sum(done) == work(rows, items, ASKED) == 44
+
+
+def test_the_bundled_general_questions_are_twenty_and_their_patterns_work() -> None:
+    questions = load_general()
+    assert len(questions) >= 19 and len({q.question for q in questions}) == len(questions)
+    france = next(q for q in questions if "France" in q.question)
+    assert france.right("The capital of France is PARIS.") and not france.right("It is Lyon.")
+    for question in questions:
+        assert not question.right(question.question), f"{question.question}: repeating it would count as right"
+
+
+def test_general_questions_are_read_from_yaml() -> None:
+    read = parse_general("- question: 'Two?'\n  accept: ['\\b2\\b', two]")
+    assert read == [GeneralQuestion("Two?", (r"\b2\b", "two"))]
