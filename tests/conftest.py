@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
+from tests.tiny import quick, write_chats
+
+from tunewright.settings import patient_threads
+
+# Before any test imports torch: the models of tests are so small that a second thread would only be waited for.
+patient_threads()
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED = Path(__file__).resolve().parents[1] / ".." / "shared"
 
@@ -100,3 +108,34 @@ def write_tiny_model(folder: Path) -> None:
         model = LlamaForCausalLM(config)
     model.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=0)
     model.save_pretrained(folder)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of its own to work in: 24 conversations in ``town.jsonl``, an empty cache, no runs."""
+    write_chats(tmp_path / "town.jsonl")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TUNEWRIGHT_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a finished run on ``tiny_base``, two folders below its home (``town.jsonl``, ``cache``). Read-only."""
+    from tunewright import api
+
+    home = tmp_path_factory.mktemp("home")
+    write_chats(home / "town.jsonl")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        patch.setenv("TUNEWRIGHT_CACHE", str(home / "cache"))
+        run = api.train("town.jsonl", quick(tiny_base, "train.epochs=15"))
+    return (home / run.folder.path).resolve()
+
+
+@pytest.fixture
+def in_home(tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in the home of ``tiny_run``, whose last run it is."""
+    monkeypatch.chdir(tiny_run.parents[1])
+    monkeypatch.setenv("TUNEWRIGHT_CACHE", str(tiny_run.parents[1] / "cache"))
+    return tiny_run.parents[1]

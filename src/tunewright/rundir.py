@@ -55,7 +55,7 @@ FILES: dict[str, str] = {
 
 
 def _disk(error: OSError, path: Path) -> ResourceError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return ResourceError(
             "the disk is full", where=str(path), do="free some space, or give another folder with --out",
             command="tunewright doctor",
@@ -167,15 +167,21 @@ class RunDir:
             yield
 
 
+def require_free(out: str | os.PathLike[str] | None) -> None:
+    """Raises RunError if ``out`` is a file, or a folder with something in it."""
+    path = None if out is None else Path(out)
+    if path is not None and path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise RunError(
+            "the run folder exists already", where=str(path),
+            do="give another folder, or go on with the run that is there", command=f"tunewright resume {path}",
+        )
+
+
 def create(name: str, out: str | os.PathLike[str] | None) -> RunDir:
     """A new folder for a run: ``out`` if given, else ``runs/<name>-<number>/`` with the next free number."""
     if out is not None:
+        require_free(out)
         path = Path(out)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise RunError(
-                "the run folder exists already", where=str(path),
-                do="give another folder, or go on with the run that is there", command=f"tunewright resume {path}",
-            )
         _make(path, exist_ok=True)
         return RunDir(path)
     clean = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "run"

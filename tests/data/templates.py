@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
+# Written over lines: newlines after a block and spaces before one are not part of the text.
+CHATML = """{% for message in messages %}
+<|im_start|>{{ message['role'] }}
+{{ message['content'] }}<|im_end|>
+{% endfor %}
+    {% if add_generation_prompt %}
+<|im_start|>assistant
+{% endif %}"""
 
 # Trims what is said, and writes a first token of its own.
 LLAMA = (

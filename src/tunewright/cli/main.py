@@ -189,10 +189,14 @@ def main(args: Sequence[str] | None = None) -> int:
         return _quiet()
     except MemoryError:
         return _report(_no_memory(), as_json)
+    except RuntimeError as error:
+        return _report(_no_memory(), as_json) if _wants_memory(error) else _our_fault(error, words, as_json)
     except OSError as error:
         if error.errno == errno.EPIPE:
             return _quiet()
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if error.errno == errno.ENOMEM:
+            return _report(_no_memory(), as_json)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         return _report(_disk_full(error), as_json) if full else _our_fault(error, words, as_json)
     except SystemExit as error:
         if type(sys.stdout).__name__.endswith("PacifyFlushWrapper"):  # click met the broken pipe before us
@@ -224,6 +228,11 @@ def _no_memory() -> TunewrightError:
         do=_("close other programs, or take a smaller base or shorter rows"),
         command="tunewright plan --help",
     )
+
+
+def _wants_memory(error: RuntimeError) -> bool:
+    """torch's way of saying it, on a CPU and on a GPU; torch itself may not be imported here."""
+    return any(text in str(error).lower() for text in ("can't allocate memory", "out of memory", "cannot allocate memory"))
 
 
 def _disk_full(error: OSError) -> TunewrightError:

@@ -16,7 +16,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from tunewright.errors import RecipeError, ResourceError, RunError
@@ -47,6 +47,23 @@ def prepare(model: PreTrainedModel, recipe: Recipe) -> Model:
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     return model
+
+
+def check(folder: Path, recipe: Recipe) -> None:
+    """Whether the base has what the recipe wants to train, before any weight is read: on a model of empty tensors.
+
+    Raises RecipeError for targets or layers that the base does not have.
+    """
+    method = recipe.train.method
+    if method == "full" or (method == "lora" and recipe.lora.targets == [ALL_LINEAR]):
+        return
+    with quiet(), torch.device("meta"):
+        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+        model = AutoModelForCausalLM.from_config(config)
+    if method == "lora":
+        _require_targets(model, list(recipe.lora.targets))
+    else:
+        _last_layers(model, recipe.freeze.layers)
 
 
 def linear_names(model: nn.Module) -> list[str]:

@@ -18,10 +18,10 @@ from tunewright.text import _
 
 Choice = tuple[Any, str]
 
-SEEN_ROWS = 600  # a small data set is repeated until about so many rows have been seen
+SEEN_ROWS = 400  # a small data set is repeated until about so many rows have been seen
 MOST_EPOCHS = 5
 BATCH = 8
-LEARNING_RATE = {"lora": 5e-4, "freeze": 1e-4, "full": 5e-5}
+LEARNING_RATE = {"lora": 4e-4, "freeze": 1e-4, "full": 5e-5}
 REPLAY_SHARE = 0.5
 LONG_ANSWER = 256
 

@@ -1,71 +1,127 @@
-"""Cross entropy of the learned tokens without ever holding all their logits.
+"""The loss of learned tokens without ever holding all their logits.
 
-The gradient of a cross entropy is known in closed form (softmax minus one-hot), so it is made in the forward pass,
-chunk by chunk, while the chunk's logits are there: no second product with the output matrix, and memory for
-``CHUNK`` rows of logits instead of all of them. The idea is that of Liger's and Apple's fused losses, in plain torch.
+The gradient of a cross entropy is known in closed form (softmax minus the wanted distribution), so it is made in the
+forward pass, chunk by chunk, while the chunk's logits are there: no second product with the output matrix, and memory
+for ``CHUNK`` rows of logits instead of all of them. The idea is that of Liger's and Apple's fused losses, in plain
+torch. The wanted distribution is a token for a training row, and the base's own for a replayed row.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch.nn import functional
 
-from tunewright.model.forward import Batch, HiddenStates
+from tunewright.example import Rendered
+from tunewright.model.forward import HiddenStates, collate
+from tunewright.train.replay import Replayed
 
 CHUNK = 256
+HOLD = 2.0  # weight of a token that is held to the base, against a token that is learned
 
 
-def summed_loss(states: HiddenStates, batch: Batch) -> torch.Tensor:
-    """Cross entropy in nats, summed over the batch's learned tokens. () fp32."""
-    hidden = states(batch)
+def summed_loss(
+    states: HiddenStates,
+    rows: Sequence[Rendered],
+    device: torch.device | str = "cpu",
+    base_head: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Loss in nats, summed over the rows' learned tokens. () fp32.
+
+    Cross entropy for training rows; ``HOLD`` times the divergence from the base for replayed ones. base_head: (V, H)
+    output matrix of the base, where training changes the model's own.
+    """
+    batch = collate(rows, device)
+    reached = states(batch)
+    held = torch.tensor([isinstance(row, Replayed) for row in rows], device=device)[batch.rows_of_targets()]  # (N,)
+    teachers = [row.teacher for row in rows if isinstance(row, Replayed)]
+    teacher = torch.cat(teachers).to(device) if teachers else reached.new_empty(0)
     if states.whole:
-        return functional.cross_entropy(hidden.float(), batch.targets, reduction="sum")
+        if len(teacher) and teacher.shape[1] != reached.shape[1]:  # states of a base without the adapter on its head
+            teacher = teacher @ states.head.weight.detach().to(teacher.dtype).T
+        return _plain(reached, batch.targets, held, teacher)
     head = states.head
-    loss: torch.Tensor = _Chunked.apply(hidden, head.weight, getattr(head, "bias", None), batch.targets)
+    bias = getattr(head, "bias", None)
+    if base_head is None:
+        base_head = head.weight.detach()
+    loss: torch.Tensor = _Chunked.apply(reached, head.weight, bias, batch.targets, held, teacher, base_head)
+    return loss
+
+
+def _plain(
+    logits: torch.Tensor, targets: torch.Tensor, held: torch.Tensor, teacher: torch.Tensor
+) -> torch.Tensor:
+    """The same, written as one would. Here ``teacher`` are the base's logits."""
+    logits = logits.float()
+    loss = functional.cross_entropy(logits[~held], targets[~held], reduction="sum")
+    if len(teacher):
+        divergence = functional.kl_div(
+            logits[held].log_softmax(-1), teacher.float().log_softmax(-1), log_target=True, reduction="sum"
+        )
+        loss = loss + HOLD * divergence
     return loss
 
 
 class _Chunked(torch.autograd.Function):
-    """(hidden (N, H), weight (V, H), bias (V,) or None, targets (N,)) -> () fp32."""
+    """(hidden (N, H), weight (V, H), bias (V,) or None, targets (N,), held (N,) bool, teacher (held, H), base_head (V, H))
+    -> () fp32."""
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
-    ) -> torch.Tensor:
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor,
+        held: torch.Tensor, teacher: torch.Tensor, base_head: torch.Tensor,
+    ) -> torch.Tensor:  # fmt: skip
         learns = (hidden.requires_grad, weight.requires_grad, bias is not None and bias.requires_grad)
-        matrix = weight.to(hidden.dtype)
+        matrix = weight.detach().to(hidden.dtype)
         grads = (
             torch.empty_like(hidden) if learns[0] else None,
             torch.zeros_like(weight, dtype=torch.float32) if learns[1] else None,
             torch.zeros_like(bias, dtype=torch.float32) if learns[2] and bias is not None else None,
         )
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        used = 0  # rows of teacher
         for start in range(0, hidden.shape[0], CHUNK):
-            part, wanted = hidden[start : start + CHUNK], targets[start : start + CHUNK, None]
-            logits = (part @ matrix.T).float()  # (n, V)
-            if bias is not None:
-                logits += bias
-            norm = logits.logsumexp(dim=1, keepdim=True)
-            total += (norm - logits.gather(1, wanted)).sum()
+            here = slice(start, start + CHUNK)
+            part, hold = hidden[here], held[here]
+            chance = _log_chances(part, matrix, bias)  # (n, V)
+            count = int(hold.sum())
+            wanted = _log_chances(teacher[used : used + count], base_head.to(teacher.dtype), bias) if count else None
+            used += count
+            tokens = targets[here][~hold]
+            free = chance if wanted is None else chance[~hold]
+            total -= free.gather(1, tokens[:, None]).sum()
+            if wanted is not None:
+                known = wanted.exp()
+                total += HOLD * (known * (wanted - chance[hold])).sum()
             if not any(learns):
                 continue
-            slope = logits.sub_(norm).exp_()  # softmax, in place of the logits
-            slope.scatter_add_(1, wanted, torch.full_like(norm, -1.0))
+            slope = chance.exp_()  # softmax, in place of its logarithm
+            places = (~hold).nonzero()[:, 0]
+            slope[places, tokens] -= 1
+            if wanted is not None:
+                slope[hold] = HOLD * (slope[hold] - known)
             narrow = slope.to(hidden.dtype)
             if grads[0] is not None:
-                torch.mm(narrow, matrix, out=grads[0][start : start + CHUNK])
+                torch.mm(narrow, matrix, out=grads[0][here])
             if grads[1] is not None:
-                grads[1] += narrow.T @ part
+                grads[1].add_(narrow.T @ part)
             if grads[2] is not None:
-                grads[2] += slope.sum(dim=0)
+                grads[2].add_(slope.sum(dim=0))
         ctx.save_for_backward(*grads)
         ctx.dtypes = (hidden.dtype, weight.dtype, None if bias is None else bias.dtype)
         return total
 
     @staticmethod
     def backward(ctx: Any, *outer: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        scale = outer[0]
-        grads = ctx.saved_tensors
-        return (*(None if g is None else (g * scale).to(t) for g, t in zip(grads, ctx.dtypes, strict=True)), None)
+        grads = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        return (*(None if grad is None else (grad * outer[0]).to(dtype) for grad, dtype in grads), *[None] * 4)
+
+
+def _log_chances(hidden: torch.Tensor, matrix: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """(n, V) logarithm of the softmax, fp32."""
+    logits = (hidden @ matrix.T).float()
+    if bias is not None:
+        logits += bias
+    return logits.sub_(logits.logsumexp(dim=1, keepdim=True))

@@ -1,7 +1,9 @@
-"""Keeping what the base can do: its own answers to general prompts are mixed into the training.
+"""Keeping what the base can do: general prompts, as the base itself would go on with them, are part of each step.
 
-A model that is taught one thing forgets others where its weights are shared. Rows that say "answer this as you always
-did" hold it in place; that the base wrote them itself means that they pull it nowhere else.
+A model that is taught one thing forgets others where its weights are shared. The base answers bundled general prompts
+once; while training, the tuned model's distribution at these answers is held to the base's (Kullback-Leibler divergence,
+base first), which says more than the words alone. The base's distribution is kept as its last hidden states: the output
+matrix, which an adapter leaves alone, makes logits of them again, so no second pass through the base is needed.
 """
 
 from __future__ import annotations
@@ -9,18 +11,33 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 
 import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 
 from tunewright import rundir
+from tunewright.data.lengths import micro_batches
 from tunewright.data.template import ChatTemplate
 from tunewright.example import Chat, Message, Origin, Rendered
-from tunewright.infer.engine import Engine, Progress
+from tunewright.infer.engine import Generation, Progress
+from tunewright.infer.transformers import TransformersEngine
+from tunewright.model.forward import HiddenStates, collate
 from tunewright.settings import settings
+from tunewright.tasks import Task
 
 PROMPTS = "general_prompts.txt"
-ANSWER_TOKENS = 64
+ANSWER_TOKENS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed(Rendered):
+    """A row whose learned tokens are held to the base's distribution. teacher: (learned, H) the base's states there."""
+
+    teacher: torch.Tensor
 
 
 def prompts() -> list[str]:
@@ -30,36 +47,70 @@ def prompts() -> list[str]:
 
 
 def answered(
-    engine: Engine, template: ChatTemplate, base_sha256: str, system: str | None, progress: Progress | None = None
-) -> list[Rendered]:
-    """The general prompts with the base's own greedy answers, as rows to learn.
+    engine: TransformersEngine, task: Task, template: ChatTemplate, base: str, system: str | None, progress: Progress
+) -> list[Replayed]:
+    """The general prompts with the base's own answers. ``engine`` holds the base, whose sha256 is ``base``.
 
-    Answers are kept in the cache by base and prompt, because they never change.
+    Answers never change, so they are kept in the cache by base, template and prompts.
     """
-    opening = [Message("system", system)] if system else []
-    chats = [[*opening, Message("user", text)] for text in prompts()]
-    asked = [template.prompt_ids(chat) for chat in chats]
-    name = hashlib.sha256(json.dumps([base_sha256, template.sha256, asked, ANSWER_TOKENS]).encode()).hexdigest()[:32]
-    path = settings().cache / "replay" / f"{name}.json"
-    if path.exists():
-        answers = rundir.read_json(path)
-        if progress:
-            progress(len(asked))
-    else:
-        found = engine.generate(asked, ANSWER_TOKENS, progress)
-        answers = [{"ids": list(a.ids), "text": a.text, "stopped": a.stopped} for a in found]
-        rundir.write_json(path, answers)
-    rows: list[Rendered] = []
-    for number, (chat, prompt, answer) in enumerate(zip(chats, asked, answers, strict=True), start=1):
-        origin = Origin(PROMPTS, number, number)
-        if answer["stopped"]:
-            rows += template.render(Chat((*chat, Message("assistant", answer["text"], learn=True)), origin))
-        elif answer["ids"]:
-            rows.append(_unended(prompt, answer["ids"], origin))
-    return rows
+    texts = prompts()
+    asked = [task.ask(text, template, system) for text in texts]
+    kind = str(engine.model.dtype)
+    name = hashlib.sha256(json.dumps([base, template.sha256, asked, ANSWER_TOKENS, kind]).encode()).hexdigest()[:32]
+    path = settings().cache / "replay" / f"{name}.safetensors"
+    try:
+        with safe_open(str(path), "pt") as stored:
+            tensors = {key: stored.get_tensor(key) for key in ("ids", "learn", "lengths", "states")}
+        progress(len(asked))
+    except (OSError, SafetensorError):  # not there yet, or damaged: made anew
+        answers = engine.generate(asked, ANSWER_TOKENS, progress)
+        opening = (Message("system", system),) if system else ()
+        rows = [
+            _row(template, (*opening, Message("user", text)), prompt, answer, number)
+            for number, (text, prompt, answer) in enumerate(zip(texts, asked, answers, strict=True), start=1)
+        ]
+        tensors = _pack(rows, _states(engine, rows))
+        rundir.write_bytes(path, save(tensors))
+    return _unpack(tensors)
 
 
-def _unended(prompt: Sequence[int], answer: Sequence[int], origin: Origin) -> Rendered:
-    """An answer that was cut off: learned as far as it goes, without an end that the base never gave."""
-    ids = np.array([*prompt, *answer], dtype=np.int32)
+def _row(
+    template: ChatTemplate, before: tuple[Message, ...], prompt: Sequence[int], answer: Generation, number: int
+) -> Rendered:
+    """An answer that was cut off is learned as far as it goes, without an end that the base never gave."""
+    origin = Origin(PROMPTS, number, number)
+    if answer.stopped:
+        rows = template.render(Chat((*before, Message("assistant", answer.text, learn=True)), origin))
+        return rows[0]
+    ids = np.array([*prompt, *answer.ids], dtype=np.int32)
     return Rendered(ids, np.arange(len(ids)) >= len(prompt), origin)
+
+
+@torch.no_grad()
+def _states(engine: TransformersEngine, rows: Sequence[Rendered]) -> dict[int, torch.Tensor]:
+    states, found = HiddenStates(engine.model), {}
+    for group in micro_batches([row.length for row in rows], engine.token_budget):
+        batch = collate([rows[index] for index in group], engine.model.device)
+        hidden = states(batch).cpu()
+        for index, part in zip(group, hidden.split([rows[i].learned for i in group]), strict=True):
+            found[index] = part
+    return found
+
+
+def _pack(rows: Sequence[Rendered], states: dict[int, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {
+        "ids": torch.from_numpy(np.concatenate([row.ids for row in rows])),
+        "learn": torch.from_numpy(np.concatenate([row.learn for row in rows])),
+        "lengths": torch.tensor([row.length for row in rows]),
+        "states": torch.cat([states[index] for index in range(len(rows))]),
+    }
+
+
+def _unpack(tensors: dict[str, torch.Tensor]) -> list[Replayed]:
+    lengths = tensors["lengths"].tolist()
+    ids, learn = tensors["ids"].split(lengths), tensors["learn"].split(lengths)
+    teachers = tensors["states"].split([int(part[1:].sum()) for part in learn])
+    return [
+        Replayed(one.numpy(), mask.numpy(), Origin(PROMPTS, number, number), teacher)
+        for number, (one, mask, teacher) in enumerate(zip(ids, learn, teachers, strict=True), start=1)
+    ]

@@ -7,6 +7,7 @@ is measured the same way -> before and after are compared.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 import resource
@@ -31,13 +32,13 @@ from tunewright.evaluate.compare import Item, Measurement, compare, measure, wor
 from tunewright.evaluate.general import Asked, load_general
 from tunewright.example import Rendered
 from tunewright.infer.transformers import TransformersEngine
-from tunewright.model import adapter, memory, source
+from tunewright.model import adapter, fast, memory, source
 from tunewright.model.generation import generation_config
-from tunewright.model.load import fast_bf16, load, pick_device, quiet, require_decoder
+from tunewright.model.load import DTYPES, fast_bf16, load, pick_device, quiet, require_decoder
 from tunewright.model.memory import ModelFacts
 from tunewright.model.source import Base
 from tunewright.recipe.dump import dump, text
-from tunewright.recipe.load import Loaded
+from tunewright.recipe.load import Loaded, changed
 from tunewright.recipe.load import load as load_recipe
 from tunewright.recipe.schema import Recipe
 from tunewright.rundir import RunDir
@@ -76,6 +77,9 @@ def get_ready(loaded: Loaded, listener: Listener) -> Ready:
     recipe = loaded.recipe
     base = source.fetch(recipe.base)
     require_decoder(base.folder, base.name)
+    adapter.check(base.folder, recipe)
+    if base.source in ("folder", "gguf"):  # a path has to mean the same in every folder that the run is used from
+        recipe = changed(recipe, {"base": str(Path(recipe.base).expanduser().resolve())})
     template = ChatTemplate.from_folder(base.folder)
     facts = memory.describe(base.folder)
     task = TASKS[recipe.task]
@@ -158,6 +162,7 @@ def _items(prepared: Prepared, task: Task, template: ChatTemplate, recipe: Recip
 def train(loaded: Loaded, out: str | os.PathLike[str] | None = None, listener: Listener | None = None) -> RunDir:
     """Train, measure, write the run folder. Raises the errors of ``tunewright.errors``."""
     listener = listener or Listener()
+    rundir.require_free(out)
     ready = get_ready(loaded, listener)
     run = rundir.create(_name(ready.recipe), out)
     with run.lock():
@@ -174,9 +179,11 @@ def resume(run: RunDir, listener: Listener | None = None) -> RunDir:
         listener.opened(run)
         if run.status().get("state") == "done":
             raise RunError(_("this run is finished"), where=str(run), do=_("talk to it"), command=f"tunewright chat {run}")
-        manifest = rundir.read_json(run.file(rundir.MANIFEST))
         ready = get_ready(load_recipe(run.file(rundir.RECIPE)), listener)
-        _require_same(run, ready, manifest)
+        if run.file(rundir.MANIFEST).exists():
+            _require_same(run, ready, rundir.read_json(run.file(rundir.MANIFEST)))
+        else:  # it ended while the folder was being opened
+            _open(run, ready)
         start, skipped = checkpoints.newest(run.checkpoints)
         for sentence in skipped:
             listener.say(sentence)
@@ -192,19 +199,18 @@ def _name(recipe: Recipe) -> str:
 
 
 def _open(run: RunDir, ready: Ready) -> None:
-    """All that is known before training, on disk before training."""
+    """All that is known before training, on disk before training. The manifest comes last: where it is, all is."""
     run.set_status("preparing", pid=os.getpid(), started=_now())
     dump(ready.recipe, ready.sources, run.file(rundir.RECIPE))
-    rundir.write_json(run.file(rundir.MANIFEST), _manifest(ready))
     rundir.write_json(run.file(rundir.LEDGER), ready.prepared.ledger)
-    for finding in ready.prepared.findings:
-        run.append(rundir.FINDINGS, finding.as_dict())
-    run.file(rundir.FINDINGS).touch()
+    lines = [json.dumps(finding.as_dict(), ensure_ascii=False) + "\n" for finding in ready.prepared.findings]
+    rundir.write_text(run.file(rundir.FINDINGS), "".join(lines))
     shown = [f"{row.origin}\n{bracketed(row, ready.template)}\n" for row in list(ready.prepared.train)[:3]]
     rundir.write_text(run.file(rundir.SHOWN), "\n".join(shown))
     rundir.write_json(run.file(rundir.PLAN), {"foreseen": ready.plan.as_dict(), "measured": None})
     run.file(rundir.LOG).touch()
     run.checkpoints.mkdir(exist_ok=True)
+    rundir.write_json(run.file(rundir.MANIFEST), _manifest(ready))
     rundir.remember(run)
 
 
@@ -237,6 +243,8 @@ def _train_and_compare(
     trained = _fit(model, steps, run, ready, start, listener)
     if not trained:
         raise KeyboardInterrupt
+    if recipe.train.method != "lora":  # what is measured is what is saved and later opened
+        model.to(DTYPES[recipe.train.precision])
     run.set_status("evaluating", pid=os.getpid(), step=len(steps), steps=len(steps))
     folder = run.file(rundir.ADAPTER if recipe.train.method == "lora" else rundir.MODEL)
     adapter.save(model, folder, ready.template.save, generation)
@@ -261,11 +269,12 @@ def measured_as(engine: TransformersEngine, ready: Ready, what: str, listener: L
         return measure(engine, rows, ready.items, ready.recipe.checks, limit, ready.asked, progress)
 
 
-def _replay(engine: TransformersEngine, ready: Ready, listener: Listener) -> list[Rendered]:
+def _replay(engine: TransformersEngine, ready: Ready, listener: Listener) -> Sequence[Rendered]:
     if not ready.recipe.retain.share:
         return []
     with listener.doing(_("Keeping the base's own answers"), len(replay.prompts())) as progress:
-        return replay.answered(engine, ready.template, ready.base.sha256, ready.recipe.data.system, progress)
+        system = ready.recipe.data.system
+        return replay.answered(engine, ready.task, ready.template, ready.base.sha256, system, progress)
 
 
 def _steps(ready: Ready, general: Sequence[Rendered]) -> Steps:
@@ -282,7 +291,7 @@ def _fit(
     budget = ready.recipe.train.token_budget
     assert budget != "auto"
     told = {"at": 0.0}
-    with listener.training(len(steps), start.step if start else 0) as show, quiet():
+    with listener.training(len(steps), start.step if start else 0) as show, quiet(), fast.kernels(model):
 
         def on_step(line: dict[str, Any]) -> None:
             show(line)
@@ -311,6 +320,7 @@ def _manifest(ready: Ready) -> dict[str, Any]:
         "template_sha256": ready.template.sha256,
         "template_notes": list(ready.template.notes),
         "recipe_sha256": hashlib.sha256(recipe.encode()).hexdigest(),
+        "recipe": _flat(ready.recipe),
         "seed": ready.recipe.seed,
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in VERSIONS}},
         "hardware": {
@@ -322,19 +332,43 @@ def _manifest(ready: Ready) -> dict[str, Any]:
 
 
 def _require_same(run: RunDir, ready: Ready, manifest: dict[str, Any]) -> None:
-    recipe = hashlib.sha256(text(ready.recipe, {}).encode()).hexdigest()
-    for what, then, now in (
-        (_("the base"), manifest["base"]["sha256"], ready.base.sha256),
-        (_("the data"), manifest["data_sha256"], ready.prepared.data_sha256),
-        (_("the template"), manifest["template_sha256"], ready.template.sha256),
-        (_("the recipe"), manifest["recipe_sha256"], recipe),
-    ):
-        if then != now:
+    """Raises RunError, with what differs, unless base, data, template and recipe are those the run began with."""
+    now = _manifest(ready)
+    for what, same, difference in (
+        (_("the base"), manifest["base"]["sha256"] == now["base"]["sha256"],
+         _differing(manifest["base"]["files"], now["base"]["files"])),
+        (_("the data"), manifest["data_sha256"] == now["data_sha256"],
+         _differing(_data_hashes(manifest), _data_hashes(now))),
+        (_("the template"), manifest["template_sha256"] == now["template_sha256"], []),
+        (_("the recipe"), manifest["recipe_sha256"] == now["recipe_sha256"],
+         _differing(manifest["recipe"], now["recipe"], values=True)),
+    ):  # fmt: skip
+        if not same:
             raise RunError(
                 _("{what} is not what it was when the run began", what=what),
-                where=_("{run}: sha256 was {then}, is {now}", run=run, then=then[:12], now=now[:12]),
+                where=f"{run}: " + "; ".join(difference or [what]),
                 do=_("bring it back, or train anew"), command="tunewright train " + str(run.file(rundir.RECIPE)),
             )  # fmt: skip
+
+
+def _data_hashes(manifest: dict[str, Any]) -> dict[str, str]:
+    return {file["path"]: f"{file['sha256']}, {file['rows']}" for file in manifest["data"]}
+
+
+def _differing(then: dict[str, Any], now: dict[str, Any], values: bool = False) -> list[str]:
+    """One piece of text for each name whose value changed; the values themselves only if they say something."""
+    names = [name for name in (then | now) if then.get(name) != now.get(name)]
+    if values:
+        return [_("{name} was {then}, is {now}", name=name, then=then.get(name), now=now.get(name)) for name in names]
+    return [_("{name} has changed", name=name) for name in names]
+
+
+def _flat(recipe: Recipe) -> dict[str, Any]:
+    """Dotted keys and their values."""
+    flat: dict[str, Any] = {}
+    for name, value in recipe.model_dump(mode="json").items():
+        flat |= {f"{name}.{key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value}
+    return flat
 
 
 def _measured(run: RunDir, ready: Ready, seconds: float) -> None:

@@ -26,7 +26,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from tunewright.data.lengths import micro_batches
 from tunewright.errors import ResourceError, TrainingError
 from tunewright.example import Rendered
-from tunewright.model.forward import HiddenStates, collate
+from tunewright.model.forward import HiddenStates
 from tunewright.recipe.schema import Recipe
 from tunewright.rundir import METRICS, RunDir
 from tunewright.text import _
@@ -46,6 +46,8 @@ class StepTrainer(Trainer):
         self.steps, self.recipe, self.run = steps, recipe, run
         self.token_budget, self.on_step = token_budget, on_step
         self.states = HiddenStates(model)
+        head = self.states.head
+        self.base_head = head.weight.detach().clone() if head is not None and head.weight.requires_grad else None
         self.counted: dict[str, Any] = {}
         self.kept: checkpoints.Checkpoint | None = None
         # bf16 weights that are trained are kept in fp32 and multiplied in bf16.
@@ -88,21 +90,23 @@ class StepTrainer(Trainer):
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not _is_out_of_memory(error):
                     raise
-                longest = max(row.length for row in rows)
-                if self.token_budget <= longest and len(micro_batches([r.length for r in rows], self.token_budget)) == len(rows):
+                lengths = [row.length for row in rows]
+                groups = micro_batches(lengths, self.token_budget)
+                if len(groups) == len(rows):  # each row is alone already
                     raise ResourceError(
-                        _("one row of {count} tokens does not fit into memory", count=longest),
-                        do=_("set data.max_length below {count} with data.too_long=drop, or take a smaller base", count=longest),
+                        _("one row of {count} tokens does not fit into memory", count=max(lengths)),
+                        do=_("set data.max_length below {count} with data.too_long=drop, or take a smaller base", count=max(lengths)),
                         command="tunewright plan DATA",
                     ) from error
             # Outside the handler, or the traceback would keep the tensors that did not fit.
-            self._halve()
+            self._halve(max(len(group) * lengths[group[0]] for group in groups))
 
-    def _halve(self) -> None:
+    def _halve(self, used: int) -> None:
+        """used: tokens of the largest micro-batch; a budget far above them would be halved many times for nothing."""
         self.model.zero_grad()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        self.token_budget = max(1, self.token_budget // 2)
+        self.token_budget = max(1, min(self.token_budget, used) // 2)
         self.on_step({"note": _("out of memory: the step is repeated in micro-batches of {count} tokens", count=self.token_budget)})
 
     def accumulate(self, rows: list[Rendered]) -> torch.Tensor:
@@ -111,9 +115,8 @@ class StepTrainer(Trainer):
         total = torch.zeros((), dtype=torch.float32, device=self.args.device)
         for group in micro_batches([row.length for row in rows], self.token_budget):
             part = [rows[index] for index in group]
-            batch = collate(part, self.args.device)
             with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.mixed):
-                loss = summed_loss(self.states, batch) / learned
+                loss = summed_loss(self.states, part, self.args.device, self.base_head) / learned
             if not torch.isfinite(loss):
                 raise self._not_finite(_("the loss"), part)
             self.accelerator.backward(loss)

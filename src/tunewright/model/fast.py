@@ -1,0 +1,276 @@
+"""Parts of a decoder layer done with less work on a CPU, while a model is trained.
+
+Half of a training step on a CPU is not matrix products: it is softmax, norms and activations that read and write big
+tensors, copies to fp32 and back, and an attention backward pass that is not made for short rows. Each part here does
+the same arithmetic as the model's own in fewer passes, and keeps less for the backward pass.
+
+Nothing is assumed about a model: a part is put in place of the model's own only after both gave the same numbers on a
+trial, and all of them are taken out again when training ends, so that what is measured and served is transformers'
+own code. On a GPU nothing is replaced; its kernels are good.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
+from typing import Any
+
+import torch
+from peft.tuners.lora import Linear as LoraLayer
+from torch import nn
+from torch.nn import functional
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from tunewright.model.forward import causal_model
+
+ATTENTION = "tunewright_cpu"
+BLOCK = 128  # queries at once: their scores stay in a core's cache
+KEEP_UP_TO = 1024  # tokens of a row whose attention weights are kept for the backward pass instead of made again
+
+
+@contextlib.contextmanager
+def kernels(model: nn.Module) -> Iterator[tuple[str, ...]]:
+    """Within the context ``model`` trains with the parts below; yields the names of those that were put in place."""
+    causal = causal_model(model)
+    if next(causal.parameters()).device.type != "cpu":
+        yield ()
+        return
+    replaced: list[nn.Module] = []
+    names: set[str] = set()
+    for module in model.modules():
+        for name, part, fits in (("norm", _norm, _is_norm), ("swiglu", _swiglu, _is_swiglu), ("lora", _lora, _is_lora)):
+            if fits(module) and (name == "lora" or _same(module, partial(part, module))):
+                module.forward = partial(part, module)  # type: ignore[method-assign]
+                replaced.append(module)
+                names.add(name)
+    before = causal.config._attn_implementation  # type: ignore[union-attr]
+    if before == "sdpa":
+        causal.set_attn_implementation(ATTENTION)  # type: ignore[operator]
+        names.add("attention")
+    try:
+        yield tuple(sorted(names))
+    finally:
+        for module in replaced:
+            del module.forward  # the class's own shows again
+        if before == "sdpa":
+            causal.set_attn_implementation(before)  # type: ignore[operator]
+
+
+@torch.no_grad()
+def _same(module: nn.Module, part: Callable[[torch.Tensor], torch.Tensor]) -> bool:
+    """Whether ``part`` and the module itself give the same on a trial of three rows."""
+    weight = next(module.parameters())
+    x = torch.linspace(-2, 2, 3 * weight.shape[-1]).reshape(1, 3, -1).to(weight.dtype)
+    own, ours = module(x).float(), part(x).float()
+    return bool(torch.allclose(own, ours, rtol=2e-2 if weight.dtype == torch.bfloat16 else 1e-5, atol=1e-6 + 1e-2 * float(own.std()) * (weight.dtype == torch.bfloat16)))
+
+
+# ---- RMS norm --------------------------------------------------------------------------------------------------
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return type(module).__name__.endswith("RMSNorm") and hasattr(module, "variance_epsilon")
+
+
+def _norm(module: Any, x: torch.Tensor) -> torch.Tensor:
+    result: torch.Tensor = _Norm.apply(x, module.weight, module.variance_epsilon)
+    return result
+
+
+class _Norm(torch.autograd.Function):
+    """weight * x / rms(x), x: (..., H). Keeps the normed x in its own dtype instead of three copies in fp32."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
+        wide = x.float()
+        scale = wide.square().mean(-1, keepdim=True).add_(epsilon).rsqrt_()
+        normed = (wide * scale).to(x.dtype)
+        ctx.save_for_backward(normed, scale, weight)
+        return weight * normed
+
+    @staticmethod
+    def backward(ctx: Any, *outer: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        normed, scale, weight = ctx.saved_tensors
+        slope = outer[0] * weight
+        along = (slope * normed).sum(-1, keepdim=True, dtype=torch.float32).div_(-normed.shape[-1])
+        grad = torch.addcmul(slope, normed, along.to(normed.dtype)).mul_(scale.to(normed.dtype))
+        of_weight = None
+        if ctx.needs_input_grad[1]:
+            of_weight = (outer[0] * normed).flatten(0, -2).sum(0, dtype=torch.float32).to(weight.dtype)
+        return grad, of_weight, None
+
+
+# ---- gated activation --------------------------------------------------------------------------------------------
+
+
+def _is_swiglu(module: nn.Module) -> bool:
+    return all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj")) and (
+        type(getattr(module, "act_fn", None)).__name__ in ("SiLU", "SiLUActivation")
+    )
+
+
+def _swiglu(module: Any, x: torch.Tensor) -> torch.Tensor:
+    result: torch.Tensor = module.down_proj(_SwiGLU.apply(module.gate_proj(x), module.up_proj(x)))
+    return result
+
+
+class _SwiGLU(torch.autograd.Function):
+    """silu(gate) * up. Keeps its two inputs and nothing else."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(gate, up)
+        return functional.silu(gate).mul_(up)
+
+    @staticmethod
+    def backward(ctx: Any, *outer: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        gate, up = ctx.saved_tensors
+        of_up = functional.silu(gate).mul_(outer[0])
+        return torch.ops.aten.silu_backward(outer[0] * up, gate), of_up
+
+
+# ---- linear layer with an adapter ----------------------------------------------------------------------------------
+
+
+def _is_lora(module: nn.Module) -> bool:
+    """PEFT's plain case: one adapter, no dropout, none of its variants."""
+    return (
+        type(module) is LoraLayer
+        and type(module.base_layer) is nn.Linear
+        and module.active_adapters == ["default"]
+        and isinstance(module.lora_dropout["default"], nn.Identity)
+        and not module.merged
+        and not module.fan_in_fan_out
+        and not module.lora_bias["default"]
+        and not module.lora_variant
+    )
+
+
+def _lora(module: Any, x: torch.Tensor) -> torch.Tensor:
+    base = module.base_layer
+    down, up = module.lora_A["default"].weight, module.lora_B["default"].weight
+    result: torch.Tensor = _Lora.apply(x, base.weight, base.bias, down, up, module.scaling["default"])
+    return result
+
+
+class _Lora(torch.autograd.Function):
+    """x W' + b + s (x A') B', x: (..., in). The adapter's products run in x's dtype, added into the base's output in
+    place; PEFT casts x to fp32 and back for them."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, down: torch.Tensor,
+        up: torch.Tensor, scale: float,
+    ) -> torch.Tensor:  # fmt: skip
+        flat, down, up = x.reshape(-1, x.shape[-1]), down.to(x.dtype), up.to(x.dtype)
+        inner = flat @ down.T  # (N, r)
+        out = flat @ weight.T if bias is None else torch.addmm(bias, flat, weight.T)
+        out.addmm_(inner, up.T, alpha=scale)
+        ctx.save_for_backward(flat, inner, weight, down, up)
+        ctx.scale, ctx.shape = scale, x.shape
+        return out.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, *outer: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        flat, inner, weight, down, up = ctx.saved_tensors
+        slope = outer[0].reshape(-1, outer[0].shape[-1])
+        inner_slope = (slope @ up).mul_(ctx.scale)
+        grad = None
+        if ctx.needs_input_grad[0]:
+            grad = (slope @ weight).addmm_(inner_slope, down).view(ctx.shape)
+        return grad, None, None, (inner_slope.T @ flat).float(), (slope.T @ inner).float().mul_(ctx.scale), None
+
+
+# ---- attention -----------------------------------------------------------------------------------------------------
+
+
+def _attention(
+    module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
+    attention_mask: torch.Tensor | None, dropout: float = 0.0, scaling: float | None = None, **more: Any,
+) -> tuple[torch.Tensor, None]:  # fmt: skip
+    """Causal attention of right-padded rows; anything else (a mask, a window, a cache) is transformers' business.
+
+    query: (B, heads, T, D); key, value: (B, key heads, T, D). Returns (B, T, heads, D).
+    """
+    plain = attention_mask is None and not dropout and query.shape[2] == key.shape[2] and query.shape[2] > 1
+    if not plain or not getattr(module, "is_causal", True) or more.get("is_causal") is False:
+        out, _none = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **more
+        )
+        return out, None
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype
+    with torch.autocast("cpu", enabled=False):
+        result: torch.Tensor = _Causal.apply(query.to(dtype), key.to(dtype), value.to(dtype), scale)
+    return result, None
+
+
+class _Causal(torch.autograd.Function):
+    """Row by row, block of queries by block of queries; each block sees only the keys up to its own end."""
+
+    @staticmethod
+    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float) -> torch.Tensor:
+        rows, heads, length, width = query.shape
+        out = query.new_empty(rows, length, heads, width)
+        weights: list[torch.Tensor] = []
+        for row in range(rows):
+            for start, end in _blocks(length):
+                chance = _weights(_grouped(query, key, row, start, end), key[row, :, :end], end - start, scale)
+                part = torch.bmm(chance, value[row, :, :end])  # (K, G * n, D)
+                out[row, start:end] = part.view(heads, end - start, width).transpose(0, 1)
+                if length <= KEEP_UP_TO:
+                    weights.append(chance)
+        ctx.save_for_backward(query, key, value, *weights)
+        ctx.scale = scale
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *outer: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        query, key, value, *weights = ctx.saved_tensors
+        kept = iter(weights)
+        rows, _heads, length, _width = query.shape
+        slope = outer[0].transpose(1, 2)  # (B, heads, T, D)
+        grads = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
+        for row in range(rows):
+            for start, end in _blocks(length):
+                part = _grouped(query, key, row, start, end)
+                known = next(kept, None)
+                chance = _weights(part, key[row, :, :end], end - start, ctx.scale) if known is None else known
+                out = _grouped(slope, key, row, start, end)
+                grads[2][row, :, :end].baddbmm_(chance.transpose(1, 2), out)
+                of_chance = torch.bmm(out, value[row, :, :end].transpose(1, 2))
+                of_score = torch._softmax_backward_data(of_chance, chance, -1, chance.dtype).mul_(ctx.scale)
+                of_query = torch.bmm(of_score, key[row, :, :end])
+                grads[0][row, :, start:end] = of_query.view(query.shape[1], end - start, -1)
+                grads[1][row, :, :end].baddbmm_(of_score.transpose(1, 2), part)
+        return (*grads, None)
+
+
+def _blocks(length: int) -> Iterator[tuple[int, int]]:
+    for start in range(0, length, BLOCK):
+        yield start, min(length, start + BLOCK)
+
+
+def _grouped(x: torch.Tensor, key: torch.Tensor, row: int, start: int, end: int) -> torch.Tensor:
+    """(K, G * n, D): the block's queries of all heads that share a key head, one below the other."""
+    return x[row, :, start:end].reshape(key.shape[1], -1, x.shape[-1])
+
+
+def _weights(part: torch.Tensor, key: torch.Tensor, queries: int, scale: float) -> torch.Tensor:
+    """(K, G * n, m) attention weights of ``queries`` positions, the last of which is the key's last."""
+    mask = _future(queries, key.shape[1], part.shape[1] // queries, part.dtype)
+    return torch.baddbmm(mask, part, key.transpose(1, 2), alpha=scale).softmax(-1)
+
+
+@lru_cache(maxsize=64)
+def _future(queries: int, keys: int, groups: int, dtype: torch.dtype) -> torch.Tensor:
+    """(G * n, m): minus infinity where a key lies after its query."""
+    mask = torch.full((queries, keys), -torch.inf).triu(keys - queries + 1)
+    return mask.repeat(groups, 1).to(dtype)
+
+
+AttentionInterface.register(ATTENTION, _attention)
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)
