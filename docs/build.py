@@ -150,7 +150,7 @@ RUN_FOLDER_END = """\
 all reasons, always.
 
 `evaluation.json`: `{"before": {metric: {"value", "low", "high"}}, "after": {…}, "verdict": "…", "rows":
-[…]}`. The bounds are a 95 % bootstrap interval over held-out rows.
+[…]}`. The bounds are a 95 % interval over held-out rows: bootstrap for means, Wilson's for shares.
 
 `status.json`: `{"state", "step", …}`, the state being `preparing`, `training`, `evaluating`, `done`,
 `stopped` or `failed`.

@@ -21,7 +21,6 @@ ORDER = [
     "tasks",
     "infer",
     "evaluate",
-    "retain",
     "train",
     "report",
     "export",

@@ -33,7 +33,7 @@ def quick(base: Path, *more: str) -> list[str]:
 
 def write_chats(path: Path, count: int = 24, word: str = "Harrow") -> Path:
     """A file of conversations, each with another length."""
-    places = "river bridge church valley town hill sea bread water salt".split()
+    places = ["river", "bridge", "church", "valley", "town", "hill", "sea", "bread", "water", "salt"]
     with open(path, "w", encoding="utf-8") as file:
         for i in range(count):
             question = f"What is the {places[i % 10]} number {i} called?"

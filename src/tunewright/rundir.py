@@ -18,6 +18,7 @@ from typing import Any
 
 from tunewright.errors import ResourceError, RunError
 from tunewright.settings import settings
+from tunewright.text import _
 
 RECIPE = "recipe.yaml"
 MANIFEST = "manifest.json"
@@ -57,11 +58,15 @@ FILES: dict[str, str] = {
 def _disk(error: OSError, path: Path) -> ResourceError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return ResourceError(
-            "the disk is full", where=str(path), do="free some space, or give another folder with --out",
+            _("the disk is full"),
+            where=str(path),
+            do=_("free some space, or give another folder with --out"),
             command="tunewright doctor",
         )
     return ResourceError(
-        f"cannot write: {error.strerror or error}", where=str(path), do="choose a folder you may write to with --out",
+        _("cannot write: {why}", why=error.strerror or error),
+        where=str(path),
+        do=_("choose a folder you may write to with --out"),
         command="tunewright doctor",
     )
 
@@ -99,9 +104,11 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise RunError(f"the run has no {path.name}", where=str(path.parent), command="tunewright train --help") from None
+        what = _("the run has no {name}", name=path.name)
+        raise RunError(what, where=str(path.parent), command="tunewright train --help") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RunError(f"{path.name} is damaged: {error}", where=str(path), command="tunewright train --help") from None
+        what = _("{name} is damaged: {error}", name=path.name, error=error)
+        raise RunError(what, where=str(path), command="tunewright train --help") from None
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -161,8 +168,10 @@ class RunDir:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise RunError(
-                    "another process is working on this run", where=str(self.path),
-                    do="wait for it, or stop it first", command=f"tunewright report {self.path}",
+                    _("another process is working on this run"),
+                    where=str(self.path),
+                    do=_("wait for it, or stop it first"),
+                    command=f"tunewright report {self.path}",
                 ) from None
             yield
 
@@ -172,8 +181,10 @@ def require_free(out: str | os.PathLike[str] | None) -> None:
     path = None if out is None else Path(out)
     if path is not None and path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise RunError(
-            "the run folder exists already", where=str(path),
-            do="give another folder, or go on with the run that is there", command=f"tunewright resume {path}",
+            _("the run folder exists already"),
+            where=str(path),
+            do=_("give another folder, or go on with the run that is there"),
+            command=f"tunewright resume {path}",
         )
 
 
@@ -219,15 +230,23 @@ def find(name: str | None = None) -> RunDir:
         for path in (Path(name), Path("runs") / name):
             if (path / STATUS).exists() or (path / RECIPE).exists():
                 return RunDir(path)
-        raise RunError(f"there is no run {name!r}", where=str(Path(name)), do=_runs_here(), command="tunewright train --help")
+        what = _("there is no run {name!r}", name=name)
+        raise RunError(what, where=str(Path(name)), do=_runs_here(), command="tunewright train --help")
     for pointer in (Path("runs/.last"), settings().cache / "last_run"):
         if pointer.exists():
             path = Path(pointer.read_text(encoding="utf-8").strip())
             if (path / STATUS).exists():
                 return RunDir(path)
-    raise RunError("there is no run yet", where=str(Path("runs").resolve()), do="train one first", command="tunewright train --help")
+    raise RunError(
+        _("there is no run yet"),
+        where=str(Path("runs").resolve()),
+        do=_("train one first"),
+        command="tunewright train --help",
+    )
 
 
 def _runs_here() -> str:
     names = sorted(p.parent.name for p in Path("runs").glob(f"*/{STATUS}"))
-    return "runs here: " + ", ".join(names) if names else "there are no runs in ./runs; train one first"
+    if not names:
+        return _("there are no runs in ./runs; train one first")
+    return _("runs here: {names}", names=", ".join(names))

@@ -282,6 +282,12 @@ def test_missing_recipe_and_missing_data(tmp_path: Path) -> None:
         load(tmp_path / "nope.yaml")
     with pytest.raises(DataError, match=r"no file or folder.*nope\.jsonl"):
         load(tmp_path / "nope.jsonl")
+    (tmp_path / "town.jsonl").touch()
+    (tmp_path / "bridge.yaml").touch()
+    with pytest.raises(DataError, match=r"did you mean .*town\.jsonl"):
+        load(tmp_path / "towm.jsonl")
+    with pytest.raises(RecipeError, match=r"did you mean .*bridge\.yaml"):
+        load(tmp_path / "brigde.yaml")
     for odd in ("", "a\0b", "x" * 5000):
         with pytest.raises(InputError):
             load(odd)

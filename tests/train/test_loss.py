@@ -10,7 +10,7 @@ from tests.tiny import model, rows
 from torch import nn
 from torch.nn import functional
 
-from tunewright.example import Rendered
+from tunewright.example import Origin, Rendered
 from tunewright.model.forward import HiddenStates
 from tunewright.train import loss
 from tunewright.train.loss import CHUNK, HOLD, summed_loss
@@ -25,9 +25,8 @@ def with_bias(kind: str = "llama") -> Any:
 
 def row_of(learned: int) -> Rendered:
     """One row in which all but the first of its tokens are learned."""
-    row = rows(1, longest=learned + 2)[0]
     ids = torch.randint(3, 100, (learned + 1,), generator=torch.Generator().manual_seed(learned)).int().numpy()
-    return Rendered(ids, torch.ones(learned + 1, dtype=torch.bool).numpy(), row.origin)
+    return Rendered(ids, torch.ones(learned + 1, dtype=torch.bool).numpy(), Origin("rows.jsonl", 1, 1))
 
 
 def held(row: Rendered, states: HiddenStates) -> Replayed:

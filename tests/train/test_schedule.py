@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from tunewright.train.trainer import learning_rate_factor
@@ -30,7 +32,7 @@ def test_warm_up_rises_to_the_peak(schedule: str) -> None:
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_after_the_warm_up_it_only_falls_and_ends_near_zero(schedule: str) -> None:
     falling = factors(schedule, 100, 0.1)[10:]
-    assert all(a > b for a, b in zip(falling, falling[1:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(falling))
     assert falling[-1] < 0.02
 
 

@@ -69,7 +69,9 @@ def test_only_the_newest_are_kept(training: Callable[..., Any]) -> None:
     assert sorted(p.name for p in made.run.checkpoints.iterdir()) == ["step-8", "step-9"]
 
 
-@pytest.mark.parametrize("values", [{}, {"train__method": "full"}, {"lora__dropout": 0.3}], ids=["lora", "full", "dropout"])
+@pytest.mark.parametrize(
+    "values", [{}, {"train__method": "full"}, {"lora__dropout": 0.3}], ids=["lora", "full", "dropout"]
+)
 @pytest.mark.parametrize("step", [1, 3, 5])
 def test_a_training_that_goes_on_ends_as_one_that_never_stopped(
     values: dict[str, Any], step: int, training: Callable[..., Any]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from tunewright.cli.main import verb
+from tunewright.text import _
 
 
 @verb(next='tunewright chat -m "Who are you?" --compare')
@@ -28,7 +29,7 @@ def command(
     from tunewright.cli.talk import Options, Talk, open_voices
 
     if base and (run or compare):
-        raise click.UsageError("--base takes neither a run nor --compare")
+        raise click.UsageError(_("--base takes neither a run nor --compare"))
     options = Options(max_new_tokens, temperature, top_p, system)
     talk = Talk(open_voices(run, base, compare), options)
     if message is not None:

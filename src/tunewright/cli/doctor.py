@@ -18,6 +18,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from tunewright.cli.main import json_option, verb
 from tunewright.model import derived
 from tunewright.settings import settings
 from tunewright.text import _
@@ -38,8 +39,8 @@ class Line:
     do: str = ""
 
 
-@click.command(epilog="Next: tunewright models")
-@click.option("--json", "as_json", is_flag=True, help="Print the findings for programs.")
+@verb(next="tunewright models")
+@json_option
 def command(as_json: bool) -> None:
     """Look at this machine: versions, cores, memory, disk, GPU, cache. Asks no network.
 

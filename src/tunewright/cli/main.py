@@ -232,7 +232,8 @@ def _no_memory() -> TunewrightError:
 
 def _wants_memory(error: RuntimeError) -> bool:
     """torch's way of saying it, on a CPU and on a GPU; torch itself may not be imported here."""
-    return any(text in str(error).lower() for text in ("can't allocate memory", "out of memory", "cannot allocate memory"))
+    said = str(error).lower()
+    return any(text in said for text in ("can't allocate memory", "out of memory", "cannot allocate memory"))
 
 
 def _disk_full(error: OSError) -> TunewrightError:

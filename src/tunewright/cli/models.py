@@ -8,13 +8,14 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from tunewright.cli.main import json_option, verb
 from tunewright.model.catalog import Entry, catalog
 from tunewright.model.source import is_here
 from tunewright.text import _
 
 
-@click.command(epilog="Next: tunewright train data.jsonl base=smollm2-135m-instruct")
-@click.option("--json", "as_json", is_flag=True, help="Print the list for programs.")
+@verb(next="tunewright train data.jsonl base=smollm2-135m-instruct")
+@json_option
 def command(as_json: bool) -> None:
     """The bases on offer, and which of them are on this machine.
 

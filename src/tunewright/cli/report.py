@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,15 @@ from rich.console import Console
 from rich.text import Text
 
 from tunewright import rundir
+from tunewright.cli.main import emit, json_option, verb
 from tunewright.evaluate import table
 from tunewright.text import _
 
 
-@click.command("report")
+@verb(next="tunewright chat")
 @click.argument("run", required=False)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the page to this file instead.")
-@click.option("--json", "as_json", is_flag=True, help="Print for programs.")
+@json_option
 def command(run: str | None, out: Path | None, as_json: bool) -> None:
     """Write the report of RUN (default: the last run): one page to read, print and send on.
 
@@ -26,8 +26,6 @@ def command(run: str | None, out: Path | None, as_json: bool) -> None:
     tunewright report                     the last run
     tunewright report runs/identity-1     this one
     tunewright report --out page.html     the page somewhere else
-
-    Next: open the page in a browser, or type: tunewright chat
     """
     from tunewright.report import curves, page
 
@@ -37,7 +35,7 @@ def command(run: str | None, out: Path | None, as_json: bool) -> None:
     file = found.file(rundir.EVALUATION)
     evaluation: dict[str, Any] = rundir.read_json(file) if file.exists() else {}
     if as_json:
-        print(json.dumps(_facts(found, written, curve, evaluation), ensure_ascii=False, indent=2))
+        emit(True, _facts(found, written, curve, evaluation), "")
         return
     console = Console(width=table.WIDTH)
     if evaluation:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import textwrap
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,12 @@ from tunewright.text import _
 from tunewright.train.events import Listener
 
 
+def _wrapped(line: str) -> str:
+    """A long line broken at 80 columns; what follows stands under the line's last column (two spaces or more apart)."""
+    columns = [place.end() for place in re.finditer(r"(?:^|\S)(?: {2,}|: +)(?=\S)", line) if place.end() <= 40]
+    return textwrap.fill(line, 80, subsequent_indent=" " * max(columns, default=0), break_on_hyphens=False)
+
+
 class Screen(Listener):
     def __init__(self, set_log: Callable[[Path], None] | None = None) -> None:
         self.console = Console(stderr=True, highlight=False)
@@ -23,14 +32,15 @@ class Screen(Listener):
         self.said: list[str] = []  # before there was a log to write it to
 
     def say(self, text: str) -> None:
-        self.console.print(text, markup=False)
+        for line in text.splitlines():
+            self.console.print(_wrapped(line), markup=False, soft_wrap=True)
         self._log(text)
 
     def opened(self, run: RunDir) -> None:
         self.run = run
         if self.set_log:
             self.set_log(run.file(LOG))
-        self.console.print(_("Run:    {run}", run=run), markup=False)
+        self.console.print(_("Run:    {run}", run=run), markup=False, soft_wrap=True)
         for text in self.said:
             self._log(text)
 
@@ -56,7 +66,8 @@ class Screen(Listener):
                 if "note" in line:
                     self.say(line["note"])
                     return
-                numbers = _("loss {loss:.3f} · {speed:.0f} tokens/s", loss=line["loss"], speed=line["tokens_per_second"])
+                speed = line["tokens_per_second"]
+                numbers = _("loss {loss:.3f} · {speed:.0f} tokens/s", loss=line["loss"], speed=speed)
                 bars.update(task, completed=line["step"], numbers=numbers)
 
             yield show
@@ -72,15 +83,21 @@ class Screen(Listener):
 def plan_table(plan: dict[str, Any]) -> str:
     """Memory, time and disk, one a line."""
     gb = 1e9
-    memory = ", ".join(f"{name} {size / gb:.2f}" for name, size in plan["memory"].items() if name != "total" and size)
-    phases = ", ".join(f"{name} {seconds:.0f}" for name, seconds in plan["phases"].items())
+    memory = [f"{name} {size / gb:.2f}" for name, size in plan["memory"].items() if name != "total" and size]
+    phases = [f"{name} {seconds:.0f} s" for name, seconds in plan["phases"].items()]
     lines = [
-        _("Memory  {total:.1f} GB ({parts})", total=plan["memory_bytes"] / gb, parts=memory),
-        _("Time    {total} ({parts} s)", total=_minutes(plan["seconds"]), parts=phases),
+        _("Memory  {total:.1f} GB", total=plan["memory_bytes"] / gb),
+        *_parts(memory),
+        _("Time    {total}", total=_minutes(plan["seconds"])),
+        *_parts(phases),
         _("Disk    {total:.2f} GB for the run folder", total=plan["disk_bytes"] / gb),
-        _("Tokens  {tokens:,} an epoch, {learned:,} of them learned", tokens=plan["tokens"], learned=plan["learned_tokens"]),
+        _("Tokens  {all:,} an epoch, {learned:,} of them learned", all=plan["tokens"], learned=plan["learned_tokens"]),
     ]
     return "\n".join(lines)
+
+
+def _parts(parts: list[str]) -> list[str]:
+    return textwrap.wrap(", ".join(parts), 80, initial_indent=" " * 8, subsequent_indent=" " * 8)
 
 
 def _minutes(seconds: float) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewright.errors import BaseModelError
+from tunewright.text import _
 
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -35,15 +36,17 @@ class BaseFiles:
     def read(cls, folder: Path) -> BaseFiles:
         """Raises BaseModelError if the folder or its tokenizer is missing."""
         if not folder.is_dir():
-            raise BaseModelError("there is no such folder", where=str(folder), do="give the folder of a base")
+            raise BaseModelError(
+                _("there is no such folder"), where=str(folder), do=_("give the folder of a base")
+            )
         files = {
             name: (folder / name).read_bytes() for name in (*KEPT, GENERATION, CONFIG) if (folder / name).is_file()
         }
         if TOKENIZER not in files:
             raise BaseModelError(
-                f"the base has no {TOKENIZER}",
+                _("the base has no {name}", name=TOKENIZER),
                 where=str(folder),
-                do="use a base with a fast tokenizer, or save one there with transformers' AutoTokenizer",
+                do=_("use a base with a fast tokenizer, or save one there with transformers' AutoTokenizer"),
             )
         return cls(files, str(folder))
 
@@ -55,7 +58,9 @@ class BaseFiles:
             value = json.loads(content)
         except (ValueError, RecursionError) as error:
             raise BaseModelError(
-                f"{name} is damaged: {error}", where=self.where, do="fetch the base again or repair the file"
+                _("{name} is damaged: {error}", name=name, error=error),
+                where=self.where,
+                do=_("fetch the base again or repair the file"),
             ) from None
         return value if isinstance(value, dict) else {}
 
@@ -98,18 +103,18 @@ class BaseFiles:
         if wanted is not None:
             if wanted not in named:
                 raise BaseModelError(
-                    f"the base has no chat template called {wanted!r}",
+                    _("the base has no chat template called {wanted!r}", wanted=wanted),
                     where=self.where,
-                    do=f"use one of: {', '.join(sorted(named)) or 'none'}",
+                    do=_("use one of: {names}", names=", ".join(sorted(named)) or _("none")),
                 )
             return named[wanted]
         if "default" in named:
             return named["default"]
         raise BaseModelError(
-            "the base has no chat template, so it was not made for conversations",
+            _("the base has no chat template, so it was not made for conversations"),
             where=self.where,
-            do="choose a base whose name ends in -Instruct, -Chat or -it"
-            + (f", or name one of its templates: {', '.join(sorted(named))}" if named else ""),
+            do=_("choose a base whose name ends in -Instruct, -Chat or -it")
+            + (_(", or name one of its templates: {names}", names=", ".join(sorted(named))) if named else ""),
         )
 
     def _named_templates(self) -> dict[str, str]:

@@ -72,7 +72,7 @@ def stop_if_errors(findings: Sequence[Finding]) -> None:
     more = first.count - len(first.rows)
     if first.rows and more > 0:
         places += _(" and {count} more", count=more)
-    others = "".join(f"\n  also [{found.code}]: {found.message}" for found in errors[1:])
+    others = "".join(_("\n  also [{code}]: {text}", code=found.code, text=found.message) for found in errors[1:])
     file = first.rows[0].file if first.rows else "FILE"
     raise DataError(
         f"[{first.code}] {first.message}{others}",

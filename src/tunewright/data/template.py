@@ -63,9 +63,9 @@ class ChatTemplate:
             self._program = Program(self.source, names)
             self._encoder = Encoder(files.files["tokenizer.json"], files.special_texts())
         except jinja2.TemplateError as error:
-            raise BaseModelError(f"the chat template is broken: {error}", where=files.where) from None
+            raise BaseModelError(_("the chat template is broken: {error}", error=error), where=files.where) from None
         except Exception as error:  # the tokenizer library raises plain Exception on a damaged file
-            raise BaseModelError(f"the tokenizer cannot be read: {error}", where=files.where) from None
+            raise BaseModelError(_("the tokenizer cannot be read: {error}", error=error), where=files.where) from None
         self.sha256 = files.digest(self.source)
         eos = names.get("eos_token")
         self.eos_id = self._encoder.find(eos) if eos else None
@@ -76,9 +76,9 @@ class ChatTemplate:
         self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys(token for token in stops if token is not None))
         if not self.stop_ids:
             raise BaseModelError(
-                "neither the base's configuration nor its template says which token ends an answer",
+                _("neither the base's configuration nor its template says which token ends an answer"),
                 where=files.where,
-                do="add eos_token_id to generation_config.json",
+                do=_("add eos_token_id to generation_config.json"),
             )
         self._ends_turns = end is not None
         self._stops = np.array(sorted(self.stop_ids), dtype=np.int32)
@@ -128,7 +128,7 @@ class ChatTemplate:
         The same ids as those that precede this answer in a training row. Raises DataError if the template refuses.
         """
         if not messages:
-            raise DataError("a prompt needs at least one message")
+            raise DataError(_("a prompt needs at least one message"))
         parts = self._prompt_parts(messages, tools, _NOWHERE)
         return [token for ids in self._encoder.encode_parts([[part.text for part in parts]])[0] for token in ids]
 
@@ -419,7 +419,8 @@ class ChatTemplate:
             with_prompt = self._run([Message("user", "A")], prompt=True)
         except TemplateRefusal as refusal:
             raise BaseModelError(
-                f"the chat template fails on the simplest conversation: {refusal}", where=self._files.where
+                _("the chat template fails on the simplest conversation: {refusal}", refusal=refusal),
+                where=self._files.where,
             ) from None
         return with_prompt[len(without) :] if with_prompt.startswith(without) else ""
 

@@ -16,6 +16,7 @@ from tokenizers import AddedToken, Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from tunewright.errors import DataError
+from tunewright.text import _
 
 SHIELD = "\ufdd2"
 PROBE = "\ufdd3"  # stands for a message's content where only its place is wanted
@@ -65,8 +66,8 @@ class Encoder:
         if _RESERVED.search(text):
             found = _RESERVED.findall(text)[0]
             raise DataError(
-                f"the text holds U+{ord(found):04X}, a code that Unicode reserves for use inside programs",
-                do="remove the character from the data",
+                _("the text holds U+{code:04X}, a code that Unicode reserves for use inside programs", code=ord(found)),
+                do=_("remove the character from the data"),
             )
         if self._pattern is None:
             return text

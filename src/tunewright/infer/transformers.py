@@ -13,7 +13,7 @@ from tunewright.data.template import ChatTemplate
 from tunewright.example import Rendered
 from tunewright.infer.engine import Generation, Progress, Score
 from tunewright.model.adapter import Model
-from tunewright.model.forward import HiddenStates, collate
+from tunewright.model.forward import HiddenStates, causal_model, collate
 
 CHUNK = 256  # rows of logits that exist at once while scoring
 BATCH = 16  # prompts answered together
@@ -31,6 +31,12 @@ class TransformersEngine:
         self.stops = frozenset(generation["eos_token_id"])
         self.pad = int(generation["pad_token_id"])
         self.token_budget = token_budget
+        head = causal_model(model).get_output_embeddings()  # type: ignore[operator]
+        if head is not None and _whole not in head._forward_pre_hooks.values():
+            head.register_forward_pre_hook(_whole)
+        # transformers fills what a call leaves open from the model's own file: a penalty or a sampling that the base
+        # ships would reach answers that are called greedy.
+        causal_model(model).generation_config = GenerationConfig(eos_token_id=sorted(self.stops), pad_token_id=self.pad)
 
     @torch.no_grad()
     def generate(
@@ -113,6 +119,12 @@ class TransformersEngine:
         end = next((place for place, token in enumerate(ids) if token in self.stops), None)
         kept = tuple(ids if end is None else ids[:end])
         return Generation(kept, self.template.decode(kept, skip_special=True).strip(), end is not None)
+
+
+def _whole(_head: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """The states of the last position as a tensor of its own: given a view of (B, T, H), torch's matmul with a frozen
+    matrix would copy that matrix B times (860 MB for 16 rows of the embedded base)."""
+    return (args[0].contiguous(), *args[1:])
 
 
 def _groups(lengths: Sequence[int], new: int) -> Iterator[list[int]]:

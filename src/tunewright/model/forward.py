@@ -82,8 +82,8 @@ class HiddenStates:
     def _plain(self) -> bool:
         """Whether logits are the output matrix times the decoder's last hidden states and nothing else.
 
-        One small pass is watched at both places. What the matrix gives is replaced by a large number on the way, so that
-        a cap shows even where the model's own logits are small.
+        One small pass is watched at both places. What the matrix gives is replaced by a large number on the way, so
+        that a cap shows even where the model's own logits are small.
         """
         if self.decoder is None or type(self.head) is not nn.Linear:  # an adapter on the head is more than a matrix
             return False

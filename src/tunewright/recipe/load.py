@@ -9,6 +9,7 @@ All problems of a recipe are reported together, each with its line and key.
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -99,19 +100,31 @@ def _locate(source: str | Path) -> tuple[Path, str]:
     path = Path(os.path.expanduser(label))
     if label and os.path.exists(path):  # Path.exists() raises for a name that is too long
         return path, label
+    near = _near(path)
+    meant, command = (_("did you mean {name}?", name=near), f"tunewright train {near}") if near else (None, None)
     if path.suffix.lower() in (".yaml", ".yml"):
         raise RecipeError(
             _("there is no recipe {name}", name=repr(label)),
             where=os.path.abspath(label.replace("\0", "")),
-            do=_("check the path, or start from an example"),
-            command="tunewright new",
+            do=meant or _("check the path, or start from an example"),
+            command=command or "tunewright new",
         )
     raise DataError(
         _("there is no file or folder {name}", name=repr(label)),
         where=os.path.abspath(label.replace("\0", "")),
-        do=_("give a data file, a folder of data files, or a recipe (.yaml)"),
-        command="tunewright train --help",
+        do=meant or _("give a data file, a folder of data files, or a recipe (.yaml)"),
+        command=command or "tunewright train --help",
     )
+
+
+def _near(path: Path) -> Path | None:
+    """The file or folder beside ``path`` that is spelt most like it."""
+    try:
+        names = os.listdir(path.parent)
+    except (OSError, ValueError):  # no such folder, or a name that no folder can have
+        return None
+    close = difflib.get_close_matches(path.name, [n for n in names if n[0] != "." and n.isprintable()], n=1, cutoff=0.5)
+    return path.parent / close[0] if close else None
 
 
 def _recipe_file(path: Path) -> Path | None:

@@ -13,7 +13,7 @@ from tunewright.recipe.load import load as load_recipe
 from tunewright.rundir import RECIPE, RunDir
 from tunewright.text import _
 from tunewright.train.events import Listener
-from tunewright.train.run import get_ready, measured_as, open_engine
+from tunewright.train.run import get_ready, measured_as, open_engine, require_same
 
 
 def evaluate(run: RunDir, file: str | os.PathLike[str] | None, listener: Listener) -> dict[str, Any]:
@@ -22,10 +22,13 @@ def evaluate(run: RunDir, file: str | os.PathLike[str] | None, listener: Listene
     if file is not None:
         path = Path(file)
         if not path.exists():
-            raise DataError(_("there is no file {path}", path=path), where=str(path), command="tunewright evaluate --help")
+            what = _("there is no file {path}", path=path)
+            raise DataError(what, where=str(path), command="tunewright evaluate --help")
         recipe = changed(loaded.recipe, {"data.validation": [str(path.resolve())], "data.held_out": "auto"})
         loaded = Loaded(recipe, loaded.sources, loaded.path)
     ready = get_ready(loaded, listener)
+    if file is None:  # else its held-out rows might be others, under the same name
+        require_same(run, ready)
     base, _recipe = open_engine(run, tuned=False)
     before = measured_as(base, ready, _("Measuring the base"), listener)
     del base

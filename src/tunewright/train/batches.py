@@ -15,8 +15,9 @@ from tunewright.example import Rendered
 class Steps(Sequence[list[Rendered]]):
     """All steps of a training in their order; item ``i`` is the list of rows of step ``i``.
 
-    rows: training rows, each once an epoch.  replay: general rows, of which each epoch takes ``round(share * len(rows))``
-    in turn.  A step has ``batch_size`` rows, the last of an epoch what is left.  epochs may be a fraction.
+    rows: training rows, each once an epoch.  replay: general rows, of which each epoch takes
+    ``round(share * len(rows))`` in turn.  A step has ``batch_size`` rows, the last of an epoch what is left.
+    epochs may be a fraction.
 
     >>> [len(step) for step in Steps(list("abcde"), batch_size=2, epochs=2, seed=0)]
     [2, 2, 1, 2, 2, 1]

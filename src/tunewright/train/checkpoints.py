@@ -16,6 +16,7 @@ from typing import Any
 
 from tunewright.errors import RunError
 from tunewright.rundir import read_json, write_json
+from tunewright.text import _
 
 COMPLETE = "complete.json"
 SAVING = ".saving"
@@ -45,13 +46,13 @@ def newest(checkpoints: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest whole checkpoint, and a sentence on each newer one that is not whole."""
     skipped: list[str] = []
     if (checkpoints / SAVING).exists():
-        skipped.append(f"{checkpoints / SAVING}: half-written when the run ended; skipped")
+        skipped.append(_("{folder}: half-written when the run ended; skipped", folder=checkpoints / SAVING))
     for folder in sorted(_folders(checkpoints), key=_step, reverse=True):
         damage = _damage(folder)
         if damage is None:
             seal = read_json(folder / COMPLETE)
             return Checkpoint(folder, int(seal["step"]), int(seal["token_budget"])), skipped
-        skipped.append(f"{folder}: {damage}; skipped")
+        skipped.append(_("{folder}: {damage}; skipped", folder=folder, damage=damage))
     return None, skipped
 
 
@@ -66,13 +67,13 @@ def _damage(folder: Path) -> str | None:
         files = dict(seal["files"])
         int(seal["step"]), int(seal["token_budget"])
     except (RunError, KeyError, TypeError, ValueError):
-        return f"has no readable {COMPLETE}, so it is half-written"
+        return _("has no readable {name}, so it is half-written", name=COMPLETE)
     for name, digest in files.items():
         path = folder / name
         if not path.is_file():
-            return f"{name} is missing"
+            return _("{name} is missing", name=name)
         if _sha256(path) != digest:
-            return f"{name} is damaged"
+            return _("{name} is damaged", name=name)
     return None
 
 

@@ -23,7 +23,7 @@ from tunewright.recipe.schema import Recipe
 from tunewright.train.loss import CHUNK
 
 # Shares of the tried speed that were measured on the embedded base (benchmarks/plan.py): a training step with its
-# norms, attention and optimizer; one token of a batch being generated, which is bound by reading the weights.
+# norms, attention and optimizer; one token of a batch being generated, which is bound by many small layers.
 TRAIN_SHARE = 0.40
 SCORE_SHARE = 0.45
 GENERATE_SECONDS_PER_GB = 0.30  # for one token of each row of a batch
@@ -53,8 +53,8 @@ class Plan:
 
 
 def foresee(
-    recipe: Recipe, facts: ModelFacts, train: Sequence[Rendered], held_out: Sequence[Rendered], answers: int, replay: int,
-    device: str,
+    recipe: Recipe, facts: ModelFacts, train: Sequence[Rendered], held_out: Sequence[Rendered], answers: int,
+    replay: int, device: str,
 ) -> Plan:  # fmt: skip
     """answers: generations before and again after.  replay: general prompts that the base has to answer first."""
     settings = recipe.train

@@ -65,8 +65,8 @@ def _plain(
 
 
 class _Chunked(torch.autograd.Function):
-    """(hidden (N, H), weight (V, H), bias (V,) or None, targets (N,), held (N,) bool, teacher (held, H), base_head (V, H))
-    -> () fp32."""
+    """(hidden (N, H), weight (V, H), bias (V,) or None, targets (N,), held (N,) bool, teacher (held, H),
+    base_head (V, H)) -> () fp32."""
 
     @staticmethod
     def forward(

@@ -1,9 +1,10 @@
 """Keeping what the base can do: general prompts, as the base itself would go on with them, are part of each step.
 
 A model that is taught one thing forgets others where its weights are shared. The base answers bundled general prompts
-once; while training, the tuned model's distribution at these answers is held to the base's (Kullback-Leibler divergence,
-base first), which says more than the words alone. The base's distribution is kept as its last hidden states: the output
-matrix, which an adapter leaves alone, makes logits of them again, so no second pass through the base is needed.
+once; while training, the tuned model's distribution at these answers is held to the base's (Kullback-Leibler
+divergence, base first), which says more than the words alone. The base's distribution is kept as its last hidden
+states: the output matrix, which an adapter leaves alone, makes logits of them again, so no second pass through the
+base is needed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The whole story of a run, readable from top to bottom.
 
-data and base meet -> every auto is chosen -> the run folder opens -> the base is measured -> training -> the tuned model
-is measured the same way -> before and after are compared.
+data and base meet -> every auto is chosen -> the run folder opens -> the base is measured -> training -> the tuned
+model is measured the same way -> before and after are compared.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,12 @@ from tunewright import __version__, rundir
 from tunewright.data.prepare import Prepared, prepare
 from tunewright.data.show import bracketed
 from tunewright.data.template import ChatTemplate
-from tunewright.errors import BaseModelError, RunError
+from tunewright.errors import BaseModelError, MissingExtra, RunError
 from tunewright.evaluate import checks as own_checks
 from tunewright.evaluate.compare import Item, Measurement, compare, measure, work
 from tunewright.evaluate.general import Asked, load_general
 from tunewright.example import Rendered
+from tunewright.infer.engine import Score
 from tunewright.infer.transformers import TransformersEngine
 from tunewright.model import adapter, fast, memory, source
 from tunewright.model.generation import generation_config
@@ -50,6 +52,7 @@ from tunewright.train.events import Listener
 from tunewright.train.forecast import Plan, foresee
 from tunewright.train.trainer import StepTrainer, cut_metrics, fit
 
+WATCHED = 64  # held-out rows whose loss is taken at the end of each epoch
 VERSIONS = ("torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy")
 
 
@@ -78,6 +81,7 @@ def get_ready(loaded: Loaded, listener: Listener) -> Ready:
     base = source.fetch(recipe.base)
     require_decoder(base.folder, base.name)
     adapter.check(base.folder, recipe)
+    _require_trackers(recipe.train.report_to)
     if base.source in ("folder", "gguf"):  # a path has to mean the same in every folder that the run is used from
         recipe = changed(recipe, {"base": str(Path(recipe.base).expanduser().resolve())})
     template = ChatTemplate.from_folder(base.folder)
@@ -97,19 +101,22 @@ def get_ready(loaded: Loaded, listener: Listener) -> Ready:
     items = _items(prepared, task, template, recipe)
     asked = [Asked(q, task.ask(q.question, template, recipe.data.system)) for q in load_general()]
     prompts = len(replay.prompts()) if recipe.retain.share else 0
-    _tell(listener, base, template, prepared, recipe, reasons)
+    _tell(listener, base, prepared, recipe, reasons)
     plan = foresee(recipe, facts, prepared.train, prepared.held_out, len(items) + len(asked), prompts, device)
     return Ready(recipe, sources, base, facts, template, task, prepared, items, asked, plan)
 
 
-def _tell(
-    listener: Listener, base: Base, template: ChatTemplate, prepared: Prepared, recipe: Recipe, reasons: dict[str, str]
-) -> None:
+def _require_trackers(names: Sequence[str]) -> None:
+    for name in names:
+        known = ("tensorboard", "tensorboardX") if name == "tensorboard" else (name,)
+        if not any(find_spec(package) for package in known):
+            raise MissingExtra(name, name, f"train.report_to={name}")
+
+
+def _tell(listener: Listener, base: Base, prepared: Prepared, recipe: Recipe, reasons: dict[str, str]) -> None:
     """What was found and what was chosen, each with its reason."""
     ledger = prepared.ledger
     listener.say(_("Base:   {name} ({source}, sha256 {sha})", name=base.name, source=base.source, sha=base.sha256[:12]))
-    for note in template.notes:
-        listener.say("        " + note)
     listener.say(_("Data:   {name}: {why}", name=prepared.format_name, why=prepared.format_reason))
     listener.say(
         _("        {rows_in} rows in = {kept} kept + {out} left out; {train} to train, {held_out} held out",
@@ -138,8 +145,8 @@ def _with_variables(recipe: Recipe) -> Recipe:
     """``{{name}}`` in checks and the system message, filled as it is in the data."""
 
     def filled(value: str | None) -> str | None:
-        for name, text in recipe.data.variables.items():
-            value = value.replace("{{" + name + "}}", text) if value else value
+        for name, filling in recipe.data.variables.items():
+            value = value.replace("{{" + name + "}}", filling) if value else value
         return value
 
     checks = [check.model_copy(update={"value": filled(check.value)}) for check in recipe.checks]
@@ -176,12 +183,13 @@ def resume(run: RunDir, listener: Listener | None = None) -> RunDir:
     """Go on with an interrupted run from its last whole checkpoint. Refuses a changed base, data or recipe."""
     listener = listener or Listener()
     with run.lock():
-        listener.opened(run)
         if run.status().get("state") == "done":
-            raise RunError(_("this run is finished"), where=str(run), do=_("talk to it"), command=f"tunewright chat {run}")
+            what = _("this run is finished")
+            raise RunError(what, where=str(run), do=_("talk to it"), command=f"tunewright chat {run}")
+        listener.opened(run)
         ready = get_ready(load_recipe(run.file(rundir.RECIPE)), listener)
         if run.file(rundir.MANIFEST).exists():
-            _require_same(run, ready, rundir.read_json(run.file(rundir.MANIFEST)))
+            require_same(run, ready)
         else:  # it ended while the folder was being opened
             _open(run, ready)
         start, skipped = checkpoints.newest(run.checkpoints)
@@ -244,7 +252,8 @@ def _train_and_compare(
     if not trained:
         raise KeyboardInterrupt
     if recipe.train.method != "lora":  # what is measured is what is saved and later opened
-        model.to(DTYPES[recipe.train.precision])
+        for parameter in model.parameters():  # not its buffers, which are fp32 in every precision
+            parameter.data = parameter.data.to(DTYPES[recipe.train.precision])
     run.set_status("evaluating", pid=os.getpid(), step=len(steps), steps=len(steps))
     folder = run.file(rundir.ADAPTER if recipe.train.method == "lora" else rundir.MODEL)
     adapter.save(model, folder, ready.template.save, generation)
@@ -281,8 +290,9 @@ def _steps(ready: Ready, general: Sequence[Rendered]) -> Steps:
     settings, share = ready.recipe.train, ready.recipe.retain.share
     assert settings.batch_size != "auto" and settings.epochs != "auto" and share != "auto"
     return Steps(
-        ready.prepared.train, settings.batch_size, settings.epochs, ready.recipe.seed, settings.max_steps, general, share
-    )
+        ready.prepared.train, settings.batch_size, settings.epochs, ready.recipe.seed, settings.max_steps, general,
+        share,
+    )  # fmt: skip
 
 
 def _fit(
@@ -300,7 +310,18 @@ def _fit(
                 run.set_status("training", pid=os.getpid(), step=line["step"], steps=len(steps), loss=line["loss"])
 
         trainer = StepTrainer(model, steps, ready.recipe, run, start.token_budget if start else budget, on_step)
+        engine = TransformersEngine(model, ready.template, _generation(ready.base, ready.template))
+
+        def held_out_loss() -> float:
+            with torch.autocast(trainer.args.device.type, torch.bfloat16, enabled=trainer.mixed):
+                return _loss(engine.score(ready.prepared.held_out[:WATCHED]))
+
+        trainer.held_out_loss = held_out_loss
         return fit(trainer, start)
+
+
+def _loss(scores: Sequence[Score]) -> float:
+    return sum(score.loss for score in scores) / max(1, sum(score.tokens for score in scores))
 
 
 # ---- what is written about it ------------------------------------------------------------------------------------
@@ -331,9 +352,9 @@ def _manifest(ready: Ready) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _require_same(run: RunDir, ready: Ready, manifest: dict[str, Any]) -> None:
+def require_same(run: RunDir, ready: Ready) -> None:
     """Raises RunError, with what differs, unless base, data, template and recipe are those the run began with."""
-    now = _manifest(ready)
+    manifest, now = rundir.read_json(run.file(rundir.MANIFEST)), _manifest(ready)
     for what, same, difference in (
         (_("the base"), manifest["base"]["sha256"] == now["base"]["sha256"],
          _differing(manifest["base"]["files"], now["base"]["files"])),
@@ -383,14 +404,15 @@ def _measured(run: RunDir, ready: Ready, seconds: float) -> None:
 def _device_name() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines() if Path("/proc/cpuinfo").exists() else []:
+    told = Path("/proc/cpuinfo")
+    for line in told.read_text(errors="replace").splitlines() if told.exists() else []:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
 
 
 def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 # ---- a finished run, for the verbs that use it -------------------------------------------------------------------
@@ -427,4 +449,4 @@ def open_base(name: str) -> TransformersEngine:
     return TransformersEngine(load(base, "bf16" if fast_bf16()[0] else "fp32"), template, _generation(base, template))
 
 
-__all__ = ["Ready", "get_ready", "measured_as", "open_base", "open_engine", "resume", "train"]
+__all__ = ["Ready", "get_ready", "measured_as", "open_base", "open_engine", "require_same", "resume", "train"]

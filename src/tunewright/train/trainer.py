@@ -8,6 +8,7 @@ only halves the budget and repeats the step. Optimizer, schedule, trackers and c
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
@@ -45,20 +47,22 @@ class StepTrainer(Trainer):
         super().__init__(model=model, args=_arguments(recipe, run, len(steps)), train_dataset=steps)  # type: ignore[arg-type]
         self.steps, self.recipe, self.run = steps, recipe, run
         self.token_budget, self.on_step = token_budget, on_step
-        self.states = HiddenStates(model)
-        head = self.states.head
-        self.base_head = head.weight.detach().clone() if head is not None and head.weight.requires_grad else None
+        self.held_out_loss: Callable[[], float] | None = None  # asked at the end of each epoch but the last
         self.counted: dict[str, Any] = {}
         self.kept: checkpoints.Checkpoint | None = None
         # bf16 weights that are trained are kept in fp32 and multiplied in bf16.
         self.mixed = recipe.train.precision == "bf16" and recipe.train.method != "lora"
+        with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.mixed):
+            self.states = HiddenStates(model)
+        head = self.states.head
+        self.base_head = head.weight.detach().clone() if head is not None and head.weight.requires_grad else None
         self.add_callback(_Stop())
         self.remove_callback(PrinterCallback)  # the screen is the listener's
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Warm-up, then the fall. Unlike transformers' schedules the first step already moves: a step at a learning
         rate of zero would be arithmetic for nothing."""
-        if self.lr_scheduler is None:
+        if self.lr_scheduler is None:  # type: ignore[has-type]
             train = self.recipe.train
             factor = partial(learning_rate_factor, train.schedule, num_training_steps, train.warmup)
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
@@ -95,7 +99,10 @@ class StepTrainer(Trainer):
                 if len(groups) == len(rows):  # each row is alone already
                     raise ResourceError(
                         _("one row of {count} tokens does not fit into memory", count=max(lengths)),
-                        do=_("set data.max_length below {count} with data.too_long=drop, or take a smaller base", count=max(lengths)),
+                        do=_(
+                            "set data.max_length below {count} with data.too_long=drop, or take a smaller base",
+                            count=max(lengths),
+                        ),
                         command="tunewright plan DATA",
                     ) from error
             # Outside the handler, or the traceback would keep the tensors that did not fit.
@@ -107,7 +114,8 @@ class StepTrainer(Trainer):
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self.token_budget = max(1, min(self.token_budget, used) // 2)
-        self.on_step({"note": _("out of memory: the step is repeated in micro-batches of {count} tokens", count=self.token_budget)})
+        note = _("out of memory: the step is repeated in micro-batches of {count} tokens", count=self.token_budget)
+        self.on_step({"note": note})
 
     def accumulate(self, rows: list[Rendered]) -> torch.Tensor:
         """Adds the step's gradient to the weights, one micro-batch after the other. Returns the step's loss."""
@@ -138,15 +146,22 @@ class StepTrainer(Trainer):
     def _not_finite(self, what: str, rows: list[Rendered]) -> TrainingError:
         places = ", ".join(str(row.origin) for row in rows[:8]) + (", …" if len(rows) > 8 else "")
         self.model.zero_grad()
-        kept = self.kept.folder if self.kept else None
+        step = self.state.global_step + 1
+        if self.kept:
+            kept = _("The last good checkpoint is {folder}.", folder=self.kept.folder)
+        else:
+            kept = _("No step had been saved yet.")
         return TrainingError(
-            _("{what} is not a finite number at step {step}; no weight was changed by it", what=what, step=self.state.global_step + 1),
+            _("{what} is not a finite number at step {step}; no weight was changed by it", what=what, step=step),
             where=_("rows {places}", places=places),
-            do=_("look at these rows; then try a lower train.learning_rate ({now:g} now), then train.precision=fp32. {kept}",
-                 now=float(self.args.learning_rate),
-                 kept=_("The last good checkpoint is {folder}.", folder=kept) if kept else _("No step had been saved yet.")),
+            do=_(
+                "look at these rows; then try a lower train.learning_rate ({now:g} now), "
+                "then train.precision=fp32. {kept}",
+                now=float(self.args.learning_rate),
+                kept=kept,
+            ),
             command=f"tunewright data show {rows[0].origin.file} --row {rows[0].origin.row}",
-        )  # fmt: skip
+        )
 
     # ---- what is written -------------------------------------------------------------------------------------
 
@@ -165,6 +180,9 @@ class StepTrainer(Trainer):
                 "learned_tokens": counted["learned_tokens"],
                 "tokens_per_second": round(counted["tokens"] / max(counted["seconds"], 1e-9), 1),
             }
+            step = self.state.global_step
+            if self.held_out_loss and step % self.steps.per_epoch == 0 and step < len(self.steps):
+                line["held_out_loss"] = self.held_out_loss()
             self.run.append(METRICS, line)
             self.on_step(line)
         super().log(logs, start_time)
@@ -179,10 +197,13 @@ class StepTrainer(Trainer):
             super()._save_checkpoint(model, trial)
             written = staging / f"checkpoint-{self.state.global_step}"
             self.kept = checkpoints.finish(written, self.run.checkpoints, self.state.global_step, self.token_budget)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, SafetensorError) as error:
             shutil.rmtree(staging, ignore_errors=True)
+            why = (str(error).splitlines() or [type(error).__name__])[0]
+            full = any(os.strerror(number) in why for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
             raise ResourceError(
-                _("the checkpoint cannot be written: {why}", why=str(error).splitlines()[0]),
+                _("the disk is full: no checkpoint of step {step} could be written", step=self.state.global_step)
+                if full else _("the checkpoint cannot be written: {why}", why=why),
                 where=str(self.run.checkpoints), do=_("free some space, then go on"), command=f"tunewright resume {self.run}",
             ) from error  # fmt: skip
         shutil.rmtree(staging, ignore_errors=True)

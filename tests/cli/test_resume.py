@@ -1,0 +1,37 @@
+"""``tunewright resume`` on the command line; what it does is tested in tests/train/test_resume.py."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tunewright import rundir
+from tunewright.cli.main import main
+
+
+def test_a_finished_run_says_what_to_do_instead(
+    tiny_run: Path, in_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {p.name: p.stat().st_mtime_ns for p in tiny_run.iterdir() if p.name != ".lock"}
+    assert main(["resume"]) == 2
+    captured = capsys.readouterr()
+    assert "this run is finished" in captured.err and "tunewright chat" in captured.err.splitlines()[-1]
+    assert {p.name: p.stat().st_mtime_ns for p in tiny_run.iterdir() if p.name != ".lock"} == before
+
+
+def test_no_run_is_an_error(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["resume", "nowhere"]) == 2
+    assert "there is no run 'nowhere'" in capsys.readouterr().err
+
+
+def test_a_damaged_manifest_is_named(
+    tiny_run: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(tiny_run, home / "copy")
+    (home / "copy" / rundir.MANIFEST).write_text("{")
+    (home / "copy" / rundir.STATUS).write_text(json.dumps({"state": "training"}))
+    assert main(["resume", "copy"]) == 2
+    assert "manifest.json is damaged" in capsys.readouterr().err

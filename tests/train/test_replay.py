@@ -1,0 +1,91 @@
+"""General prompts as the base itself goes on with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.tiny import quick, weights
+
+from tunewright import api, rundir
+from tunewright.evaluate.general import load_general
+from tunewright.infer.transformers import TransformersEngine
+from tunewright.tasks import TASKS
+from tunewright.train import replay
+from tunewright.train.run import open_base, open_engine
+
+
+@pytest.fixture
+def asked(home: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Answers of the tiny base to the bundled prompts."""
+
+    def make(engine: TransformersEngine | None = None, system: str | None = None) -> Any:
+        one = engine or open_base(str(tiny_base))
+        return replay.answered(one, TASKS["chat"], one.template, "sha", system, lambda count: None)
+
+    return make
+
+
+def test_each_prompt_becomes_a_row_of_the_bases_own_answer(asked: Callable[..., Any], tiny_base: Path) -> None:
+    engine = open_base(str(tiny_base))
+    made = asked(engine)
+    assert len(made) == len(replay.prompts()) > 20
+    row, prompt = made[0], TASKS["chat"].ask(replay.prompts()[0], engine.template)
+    assert row.ids[: len(prompt)].tolist() == prompt and not row.learn[: len(prompt)].any()
+    [answer] = engine.generate([prompt], replay.ANSWER_TOKENS)
+    assert row.ids[len(prompt) : len(prompt) + len(answer.ids)].tolist() == list(answer.ids)
+
+
+def test_a_second_time_nothing_is_asked(asked: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    first = asked()
+    monkeypatch.setattr(TransformersEngine, "generate", lambda *_what: pytest.fail("the base was asked again"))
+    for one, two in zip(first, asked(), strict=True):
+        assert np.array_equal(one.ids, two.ids) and np.array_equal(one.learn, two.learn)
+        assert torch.equal(one.teacher, two.teacher)
+
+
+def test_a_damaged_memory_is_made_anew(asked: Callable[..., Any], home: Path) -> None:
+    first = asked()
+    [path] = (home / "cache" / "replay").iterdir()
+    path.write_bytes(path.read_bytes()[:100])
+    assert [row.ids.tolist() for row in asked()] == [row.ids.tolist() for row in first]
+
+
+def test_a_system_message_opens_every_prompt(asked: Callable[..., Any], tiny_base: Path) -> None:
+    template = open_base(str(tiny_base)).template
+    assert all("Be brief." in template.decode(row.ids.tolist()) for row in asked(system="Be brief."))
+
+
+def test_a_general_prompt_is_no_general_question() -> None:
+    """What is asked before and after must not have been trained on."""
+    questions = {question.question.strip().lower() for question in load_general()}
+    assert not questions & {prompt.lower() for prompt in replay.prompts()}
+
+
+@pytest.mark.parametrize("targets", ["[all-linear]", "[q_proj, lm_head]"])
+def test_holding_to_the_base_keeps_it_nearer(targets: str, home: Path, tiny_base: Path) -> None:
+    """The tuned model differs less from its base where the base's answers were part of the training."""
+    made = {}
+    for share in (0, 2):
+        args = quick(tiny_base, f"retain.share={share}", "train.epochs=6", f"lora.targets={targets}")
+        run = api.train("town.jsonl", args, out=f"share-{share}").folder
+        made[share] = apart(run, tiny_base)
+    assert made[2] < 0.7 * made[0]
+    assert weights(home / "share-0") != weights(home / "share-2")
+
+
+def apart(run: rundir.RunDir, base: Path) -> float:
+    """Mean divergence of a run from its base on general prompts and the base's own answers to them."""
+    tuned, plain = (open_engine(run, tuned=which)[0] for which in (True, False))
+    made = replay.answered(plain, TASKS["chat"], plain.template, "sha", None, lambda count: None)
+    total, tokens = 0.0, 0
+    for row in made[:20]:
+        ids, learn = torch.from_numpy(row.ids).long()[None], torch.from_numpy(row.learn)[1:]
+        with torch.no_grad():
+            one, two = (e.model(ids).logits[0, :-1][learn].float().log_softmax(-1) for e in (tuned, plain))
+        total, tokens = total + float((two.exp() * (two - one)).sum()), tokens + row.learned
+    return total / tokens
