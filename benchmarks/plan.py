@@ -24,7 +24,8 @@ def main(runs: list[str]) -> None:
         for what, key, unit in (("memory", "memory_bytes", 2**20), ("time", "seconds", 1)):
             one, two = foreseen[key] / unit, measured[key] / unit
             name = "MiB" if unit > 1 else "s"
-            print(f"{Path(run).name:<24} {what:<8} {one:>6.0f} {name:<3} {two:>6.0f} {name:<3} {100 * (one / two - 1):>+6.0f} %")
+            numbers = f"{one:>6.0f} {name:<3} {two:>6.0f} {name:<3} {100 * (one / two - 1):>+6.0f} %"
+            print(f"{Path(run).name:<24} {what:<8} {numbers}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from tunewright.example import Message
 
 
 def test_importing_it_imports_no_torch(home: Path) -> None:
-    code = "import tunewright, sys; print([m for m in ('torch', 'transformers', 'peft', 'pydantic') if m in sys.modules])"
+    heavy = ("torch", "transformers", "peft", "pydantic")
+    code = f"import tunewright, sys; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(home))
     assert done.stdout.strip() == "[]", done.stderr
 
@@ -42,7 +43,8 @@ def test_tuned_and_base_answer_differently(tiny_run: Path, in_home: Path) -> Non
 def test_pieces_of_a_conversation(tiny_run: Path, in_home: Path) -> None:
     run = tunewright.Run.open(tiny_run)
     pieces = list(run.stream([Message("user", "What is the river number 0 called?")], 8))
-    assert len(pieces) > 1 and "".join(pieces).strip() == run.chat("What is the river number 0 called?", max_new_tokens=8)
+    answer = run.chat("What is the river number 0 called?", max_new_tokens=8)
+    assert len(pieces) > 1 and "".join(pieces).strip() == answer
 
 
 def test_no_run_is_an_error(home: Path) -> None:

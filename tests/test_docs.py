@@ -77,7 +77,7 @@ def test_every_room_is_in_the_architecture() -> None:
 
 
 # Rooms whose page has another name than the room.
-PAGE_OF = {"model": "bases.md", "evaluate": "evaluation.md", "cli": "command-line.md", "train": "training.md", "model": "bases.md"}
+PAGE_OF = {"model": "bases.md", "evaluate": "evaluation.md", "cli": "command-line.md", "train": "training.md"}
 
 
 @pytest.mark.parametrize("room", sorted({path.parent.name for path in PACKAGE.glob("*/*.py")}))

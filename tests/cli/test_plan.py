@@ -46,8 +46,12 @@ def test_no_weight_is_read(
     """The weights are holes in a file of terabytes, which no machine could read."""
     base = Path(shutil.copytree(tiny_base, home / "base"))
     shape, size = [1 << 18, 1 << 18], (1 << 36) * 4
-    tensors = {f"model.layers.{n}.mlp.up_proj.weight": {"dtype": "F32", "shape": shape, "data_offsets": [n * size, n * size + size]}
-               for n in range(8)}  # fmt: skip
+    tensors = {
+        f"model.layers.{n}.mlp.up_proj.weight": {
+            "dtype": "F32", "shape": shape, "data_offsets": [n * size, n * size + size]
+        }
+        for n in range(8)
+    }  # fmt: skip
     header = json.dumps(tensors).encode()
     with open(base / "model.safetensors", "wb") as file:
         file.write(struct.pack("<Q", len(header)) + header)

@@ -43,7 +43,8 @@ def test_json_for_programs(home: Path, tiny_base: Path, capsys: pytest.CaptureFi
 def test_every_choice_is_said_with_its_reason(
     home: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["train", "town.jsonl", f"base={tiny_base}", "train.max_steps=1", "evaluate.rows=1", "--out", "run"]) == 0
+    words = [f"base={tiny_base}", "train.max_steps=1", "evaluate.rows=1", "--out", "run"]
+    assert main(["train", "town.jsonl", *words]) == 0
     screen = (home / "run" / rundir.LOG).read_text()
     text = (home / "run" / rundir.RECIPE).read_text()
     for line in text.splitlines():
@@ -213,7 +214,8 @@ def test_no_memory_is_said_without_a_traceback(room: int, home: Path, tiny_base:
 
 
 def test_trackers_are_transformers_own(home: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code = main(["train", "town.jsonl", *quick(tiny_base, "train.max_steps=2"), "train.report_to=[tensorboard]", "--out", "run"])
+    recipe = quick(tiny_base, "train.max_steps=2", "train.report_to=[tensorboard]")
+    code = main(["train", "town.jsonl", *recipe, "--out", "run"])
     if importlib.util.find_spec("tensorboard") or importlib.util.find_spec("tensorboardX"):
         assert code == 0
     else:
@@ -223,5 +225,6 @@ def test_trackers_are_transformers_own(home: Path, tiny_base: Path, capsys: pyte
 
 def test_the_base_is_left_as_it_was(home: Path, tiny_base: Path) -> None:
     before = {p.name: sha256(p) for p in tiny_base.iterdir()}
-    assert main(["train", "town.jsonl", *quick(tiny_base, "train.max_steps=1", "train.method=full"), "--out", "run"]) == 0
+    recipe = quick(tiny_base, "train.max_steps=1", "train.method=full")
+    assert main(["train", "town.jsonl", *recipe, "--out", "run"]) == 0
     assert {p.name: sha256(p) for p in tiny_base.iterdir()} == before

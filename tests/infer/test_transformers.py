@@ -160,7 +160,8 @@ def test_scores_are_those_of_plain_code(kind: str, budget: int, tiny_base: Path)
         ids, learn = torch.from_numpy(row.ids).long(), torch.from_numpy(row.learn)[1:]
         with torch.no_grad():
             logits = one.model(input_ids=ids[None]).logits[0, :-1][learn]
-        assert score.loss == pytest.approx(float(functional.cross_entropy(logits, ids[1:][learn], reduction="sum")), rel=1e-5)
+        plain = functional.cross_entropy(logits, ids[1:][learn], reduction="sum")
+        assert score.loss == pytest.approx(float(plain), rel=1e-5)
         assert score.correct == int((logits.argmax(1) == ids[1:][learn]).sum())
         assert score.tokens == row.learned == len(logits)
 
@@ -184,10 +185,12 @@ base, adapter, question = sys.argv[1:]
 tokenizer = AutoTokenizer.from_pretrained(adapter)
 model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
 model = PeftModel.from_pretrained(model, adapter).eval()
-text = tokenizer.apply_chat_template([{"role": "user", "content": question}], add_generation_prompt=True, tokenize=False)
+turns = [{"role": "user", "content": question}]
+text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
 ids = tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids
 stops = json.load(open(adapter + "/generation_config.json"))["eos_token_id"]
-out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=16, do_sample=False, eos_token_id=stops)
+asked = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+out = model.generate(**asked, max_new_tokens=16, do_sample=False, eos_token_id=stops)
 print(json.dumps([ids[0].tolist(), tokenizer.decode(out[0, ids.shape[1]:], skip_special_tokens=True).strip()]))
 """
 
@@ -207,11 +210,11 @@ def test_an_adapter_answers_the_same_in_plain_peft(tiny_run: Path, tiny_base: Pa
 
 
 def test_the_tuned_engine_is_not_the_base(tiny_run: Path, tiny_base: Path, in_home: Path) -> None:
-    ids = torch.tensor([[1, 5, 9]])
+    ids, run = torch.tensor([[1, 5, 9]]), RunDir(tiny_run)
     with torch.no_grad():
         tuned, untuned, base = (
-            e.model(ids).logits
-            for e in (open_engine(RunDir(tiny_run))[0], open_engine(RunDir(tiny_run), tuned=False)[0], open_base(str(tiny_base)))
+            engine.model(ids).logits
+            for engine in (open_engine(run)[0], open_engine(run, tuned=False)[0], open_base(str(tiny_base)))
         )
     assert not torch.allclose(tuned, untuned, atol=1e-2)
     torch.testing.assert_close(untuned, base.to(untuned.dtype), rtol=0.1, atol=0.1)

@@ -48,9 +48,22 @@ class Stopper(Listener):
         yield show
 
 
+@pytest.fixture(scope="module")
+def originals(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs that tests copy: one unbroken, and one that died after step 10 with checkpoints of steps 4 and 8."""
+    folder = tmp_path_factory.mktemp("originals")
+    write_chats(folder / "town.jsonl")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("TUNEWRIGHT_CACHE", str(folder / "cache"))
+        api.train("town.jsonl", quick(tiny_base, *STEPS), out="unbroken")
+        broken(tiny_base, Stopper(10, ZeroDivisionError()), out="crashed")
+    return folder
+
+
 @pytest.fixture
-def unbroken(home: Path, tiny_base: Path) -> Path:
-    return api.train("town.jsonl", quick(tiny_base, *STEPS), out="unbroken").folder.path
+def unbroken(originals: Path, home: Path) -> Path:
+    return originals / "unbroken"
 
 
 # Ctrl-C pressed when step 6 is told is heard at the end of step 7.
@@ -68,6 +81,8 @@ def assert_same(run: Path, unbroken: Path) -> None:
     assert weights(run) == weights(unbroken)
     assert steps_of(run) == steps_of(unbroken) == list(range(1, len(steps_of(run)) + 1))
     one, two = (json.loads((r / rundir.EVALUATION).read_text()) for r in (run, unbroken))
+    for row in (*one["rows"], *two["rows"]):  # tests have their data in different folders
+        row["file"] = Path(row["file"]).name
     assert one == two
     assert json.loads((run / rundir.STATUS).read_text())["state"] == "done"
     assert {p.name for p in run.iterdir()} == {p.name for p in unbroken.iterdir()}
@@ -104,9 +119,8 @@ def test_the_handler_of_ctrl_c_is_put_back(home: Path, tiny_base: Path) -> None:
 
 
 @pytest.fixture
-def crashed(unbroken: Path, tiny_base: Path) -> Path:
-    """A run that died after step 10, with checkpoints of steps 4 and 8."""
-    return broken(tiny_base, Stopper(10, ZeroDivisionError()))
+def crashed(originals: Path, home: Path) -> Path:
+    return Path(shutil.copytree(originals / "crashed", home / "crashed"))
 
 
 def test_after_a_crash_it_goes_on_from_the_last_checkpoint(crashed: Path, unbroken: Path) -> None:
@@ -178,18 +192,13 @@ def test_a_crash_while_the_folder_was_being_opened(
             raise ZeroDivisionError
         write(path, content)
 
-    def crash_append(self: RunDir, file: str, row: dict[str, Any]) -> None:
-        raise ZeroDivisionError
-
     with monkeypatch.context() as patch:
-        if name == rundir.FINDINGS:
-            patch.setattr(RunDir, "append", crash_append)
-        else:
-            patch.setattr(rundir, "write_bytes", crash)
+        patch.setattr(rundir, "write_bytes", crash)
         run = broken(tiny_base, Listener())
     api.resume(run)
     assert_same(run, unbroken)
-    assert (run / rundir.FINDINGS).read_text() == (unbroken / rundir.FINDINGS).read_text()
+    one, two = ([f["code"] for f in rundir.read_lines(r / rundir.FINDINGS)] for r in (run, unbroken))
+    assert one == two != []
 
 
 # ---- refusals ----------------------------------------------------------------------------------------------------

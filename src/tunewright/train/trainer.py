@@ -201,11 +201,15 @@ class StepTrainer(Trainer):
             shutil.rmtree(staging, ignore_errors=True)
             why = (str(error).splitlines() or [type(error).__name__])[0]
             full = any(os.strerror(number) in why for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+            what = _("the checkpoint cannot be written: {why}", why=why)
+            if full:
+                what = _("the disk is full: no checkpoint of step {step} could be written", step=self.state.global_step)
             raise ResourceError(
-                _("the disk is full: no checkpoint of step {step} could be written", step=self.state.global_step)
-                if full else _("the checkpoint cannot be written: {why}", why=why),
-                where=str(self.run.checkpoints), do=_("free some space, then go on"), command=f"tunewright resume {self.run}",
-            ) from error  # fmt: skip
+                what,
+                where=str(self.run.checkpoints),
+                do=_("free some space, then go on"),
+                command=f"tunewright resume {self.run}",
+            ) from error
         shutil.rmtree(staging, ignore_errors=True)
         checkpoints.prune(self.run.checkpoints, self.recipe.save.keep)
 
