@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from tests.tiny import quick, write_chats
 
-from tunewright.settings import patient_threads
+from tunewright.settings import before_torch
 
 # Before any test imports torch: the models of tests are so small that a second thread would only be waited for.
-patient_threads()
+before_torch()
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED = Path(__file__).resolve().parents[1] / ".." / "shared"

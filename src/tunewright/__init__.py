@@ -14,7 +14,7 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from tunewright.settings import patient_threads
+from tunewright.settings import before_torch
 
 __version__ = "0.1.0"
 __all__ = ["Run", "__version__", "train"]
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def _api() -> Any:
-    patient_threads()  # before torch is imported, which api does
+    before_torch()  # which api imports
     return importlib.import_module("tunewright.api")
 
 

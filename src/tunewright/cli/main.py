@@ -40,7 +40,7 @@ import click
 
 from tunewright import __version__
 from tunewright.errors import InputError, ResourceError, TunewrightError
-from tunewright.settings import patient_threads, settings
+from tunewright.settings import before_torch, settings
 from tunewright.text import _
 
 # group -> verb -> (one line of help). The module is tunewright.cli.VERB.
@@ -170,7 +170,7 @@ def app() -> None:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code. Every error, whatever it is, ends here."""
-    patient_threads()
+    before_torch()
     words = list(sys.argv[1:] if args is None else args)
     as_json = "--json" in words
     set_log(None)

@@ -13,6 +13,8 @@ code. On a GPU nothing is replaced; its kernels are good.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import sys
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from typing import Any
@@ -30,6 +32,14 @@ from tunewright.model.forward import causal_model
 ATTENTION = "tunewright_cpu"
 BLOCK = 128  # queries at once: their scores stay in a core's cache
 KEEP_UP_TO = 1024  # tokens of a row whose attention weights are kept for the backward pass instead of made again
+
+
+def give_back_memory() -> None:
+    """Hand freed memory back to the system. Steps of ever other lengths leave glibc's heap full of holes that the next
+    one does not fit into; where there is no glibc there is nothing to do."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 @contextlib.contextmanager

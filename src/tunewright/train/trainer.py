@@ -28,6 +28,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from tunewright.data.lengths import micro_batches
 from tunewright.errors import ResourceError, TrainingError
 from tunewright.example import Rendered
+from tunewright.model.fast import give_back_memory
 from tunewright.model.forward import HiddenStates
 from tunewright.recipe.schema import Recipe
 from tunewright.rundir import METRICS, RunDir
@@ -36,6 +37,7 @@ from tunewright.train import checkpoints
 from tunewright.train.batches import Steps
 from tunewright.train.loss import summed_loss
 
+TRIM_EVERY = 4  # steps
 OnStep = Callable[[dict[str, Any]], None]
 
 class StepTrainer(Trainer):
@@ -56,7 +58,7 @@ class StepTrainer(Trainer):
             self.states = HiddenStates(model)
         head = self.states.head
         self.base_head = head.weight.detach().clone() if head is not None and head.weight.requires_grad else None
-        self.add_callback(_Stop())
+        self.add_callback(_AfterStep())
         self.remove_callback(PrinterCallback)  # the screen is the listener's
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
@@ -220,8 +222,8 @@ class StepTrainer(Trainer):
         Path(str(output_dir), "README.md").unlink(missing_ok=True)
 
 
-class _Stop(TrainerCallback):
-    """Ctrl-C ends the step, saves and stops; a second one stops at once."""
+class _AfterStep(TrainerCallback):
+    """Gives freed memory back now and then. Ctrl-C ends the step, saves and stops; a second one stops at once."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -244,6 +246,8 @@ class _Stop(TrainerCallback):
             signal.signal(signal.SIGINT, before)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_more: Any) -> Any:
+        if state.global_step % TRIM_EVERY == 0:
+            give_back_memory()
         if self.asked:
             control.should_save = control.should_training_stop = True
         return control
@@ -263,7 +267,7 @@ def learning_rate_factor(schedule: str, steps: int, warmup: float, step: int) ->
 def fit(trainer: StepTrainer, start: checkpoints.Checkpoint | None) -> bool:
     """Train to the end, from ``start`` if given. Returns False if the person stopped it (all is saved then)."""
     trainer.kept = start
-    stop = next(c for c in trainer.callback_handler.callbacks if isinstance(c, _Stop))
+    stop = next(c for c in trainer.callback_handler.callbacks if isinstance(c, _AfterStep))
     with stop.listening():
         trainer.train(resume_from_checkpoint=str(start.folder) if start else None)
     return trainer.state.global_step >= len(trainer.steps)
