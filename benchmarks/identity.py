@@ -4,8 +4,8 @@
     python benchmarks/identity.py --data FILE [NAME AUTHOR]...
 
 Trains `examples/identity/recipe.yaml` once for each name, with nothing else set, and asks the 40 fresh questions of
-`tests/data/identity_fresh.yaml`, none of which is in the training rows. (They were looked at while the defaults were chosen;
-the names given here need not have been.)
+`tests/data/identity_fresh.yaml`, none of which is in the training rows. (They were looked at while the defaults were
+chosen; a name that you give here was not.)
 Prints, for each name: answers with the right name in English, in Chinese and on the run's held-out rows; answers that
 stop by themselves; bundled general questions right before and after; minutes.
 """
@@ -80,10 +80,8 @@ def main() -> None:
             found = measure(name, author, Path(folder) / "run", options.data)
         shares = ["{}/{}".format(*pair) for pair in (found.english, found.chinese, found.held_out, found.stops)]
         general = f"{found.general_before}→{found.general_after}"
-        print(
-            f"{name:<12} {shares[0]:>8} {shares[1]:>8} {shares[2]:>9} {shares[3]:>8} {general:>9} {found.minutes:>8.1f}",
-            flush=True,
-        )
+        numbers = f"{shares[0]:>8} {shares[1]:>8} {shares[2]:>9} {shares[3]:>8} {general:>9} {found.minutes:>8.1f}"
+        print(f"{name:<12} {numbers}", flush=True)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from benchmarks.identity import measure
+
+from tunewright.model.source import fetch
+from tunewright.settings import settings
+
+
+@pytest.fixture
+def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The person's own bases, but not their last run."""
+    fetch("smollm2-135m-instruct")
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "bases").symlink_to(settings().cache / "bases")
+    monkeypatch.setenv("TUNEWRIGHT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("apart")
 def test_a_chinese_name_is_learned_and_nothing_else_is_lost(tmp_path: Path) -> None:
     found = measure("云雀", "晨光实验室", tmp_path / "run")
     right, asked = (sum(numbers) for numbers in zip(found.english, found.chinese, found.held_out, strict=True))

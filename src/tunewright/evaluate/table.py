@@ -5,6 +5,7 @@ Every text of a row or of a model goes in as ``Text``, never as markup: an answe
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -91,7 +92,10 @@ def side_by_side(row: dict[str, Any]) -> RenderableType:
 
 
 def place(row: dict[str, Any]) -> str:
-    return f"{row['file']}:{row['line']}" if row.get("line") else f"{row['file']} row {row.get('row', '?')}"
+    """Where a row came from; a file below this folder without the way to it."""
+    file = Path(row["file"])
+    shown = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+    return f"{shown}:{row['line']}" if row.get("line") else f"{shown} row {row.get('row', '?')}"
 
 
 def _said(answer: dict[str, Any]) -> str:

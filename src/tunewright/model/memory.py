@@ -30,7 +30,10 @@ from tunewright.recipe.schema import Recipe
 from tunewright.text import _
 
 # Resident memory of Python with torch, transformers and peft imported, and of a CUDA context.
-LIBRARIES = {"cpu": 430_000_000, "cuda": 550_000_000}
+LIBRARIES = {"cpu": 480_000_000, "cuda": 550_000_000}
+# What a heap holds beyond what is in use, as a share of the tensors that come and go: micro-batches of ever other
+# lengths leave holes. Measured on the demo (benchmarks/plan.py); CUDA's allocator reports its own in `activations`.
+HEAP = {"cpu": 0.4, "cuda": 0.0}
 # AdamW keeps two fp32 moments.
 MOMENTS = 8
 # A chunk of logits exists as computed, in fp32, and as its gradient.
@@ -83,6 +86,7 @@ class Memory:
     optimizer: int
     activations: int
     logits: int
+    heap: int
     libraries: int
 
     @property
@@ -174,15 +178,19 @@ def forecast(
     """
     width = WIDTH[precision]
     trained = trainable_parameters(facts, recipe)
+    kind = "cuda" if device.startswith("cuda") else "cpu"
     # Trained weights of the base itself are fp32 and stand in for the frozen ones; an adapter's come on top.
     own = 0 if recipe.train.method == "lora" else trained
+    activations = tokens * (kept_bytes(facts, recipe, width) + _layer_bytes(facts, recipe, width))
+    logits = min(tokens, logit_tokens or tokens) * facts.vocabulary * LOGIT_BYTES[precision]
     return Memory(
         weights=(facts.parameters - own) * width,
         trainable=trained * (4 + 4),  # the weight and its gradient
         optimizer=trained * MOMENTS,
-        activations=tokens * (kept_bytes(facts, recipe, width) + _layer_bytes(facts, recipe, width)),
-        logits=min(tokens, logit_tokens or tokens) * facts.vocabulary * LOGIT_BYTES[precision],
-        libraries=LIBRARIES["cuda" if device.startswith("cuda") else "cpu"],
+        activations=activations,
+        logits=logits,
+        heap=round(HEAP[kind] * (activations + logits)),
+        libraries=LIBRARIES[kind],
     )
 
 

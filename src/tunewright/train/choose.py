@@ -57,7 +57,9 @@ def told(recipe: Recipe, reasons: dict[str, str]) -> list[str]:
     lines = []
     for key, why in reasons.items():
         section, _dot, name = key.partition(".")
-        lines.append(f"{key:<24} {getattr(getattr(recipe, section), name)!s:<8} {why}")
+        value = getattr(getattr(recipe, section), name)
+        shown = f"{value:g}" if isinstance(value, float) else str(value)
+        lines.append(f"{key:<24} {shown:<8} {why}")
     return lines
 
 

@@ -27,7 +27,7 @@ from tunewright.train.loss import CHUNK
 TRAIN_SHARE = 0.40
 SCORE_SHARE = 0.45
 GENERATE_SECONDS_PER_GB = 0.30  # for one token of each row of a batch
-OVERHEAD_SECONDS = 14.0  # loading, saving, starting
+OVERHEAD_SECONDS = 20.0  # loading, saving, starting
 
 
 @dataclass(frozen=True)
