@@ -29,7 +29,8 @@ def told(tell: Callable[[Screen], RunDir], set_log: Callable[[Path], None]) -> T
     except KeyboardInterrupt:
         if screen.run is None:
             raise
-        screen.say(_("Stopped; everything up to the last checkpoint is saved.\n  type:  tunewright resume {run}", run=screen.run))
+        screen.say(_("Stopped; everything up to the last checkpoint is saved."))
+        screen.say(f"  type:  tunewright resume {screen.run}")
         raise SystemExit(130) from None
     except BaseException:
         if screen.run is not None:
