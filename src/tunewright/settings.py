@@ -38,9 +38,9 @@ def before_torch() -> None:
     """Called by the launchers before torch is imported, which reads these once.
 
     Waiting threads sleep instead of spinning: on a machine that does anything else besides, spinning makes a small
-    model several times slower, and on a quiet one a training step takes the same time (benchmarks/threads.py). And
-    oneDNN keeps the kernels of 64 shapes instead of 1,024: micro-batches have a hundred different lengths, and their kernels
-    took 300 MB by the end of the demo's training.
+    model several times slower, and on a quiet one a training step takes the same time (benchmarks/threads.py).
+    oneDNN keeps the kernels of 64 shapes instead of 1,024: micro-batches have a hundred different lengths, and their
+    kernels took 300 MB by the end of the demo's training.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
