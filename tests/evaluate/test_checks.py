@@ -31,7 +31,8 @@ def test_the_final_number_of_a_text(text: str, number: int | Fraction | None) ->
 
 @given(st.text())
 def test_any_text_has_a_number_or_none(text: str) -> None:
-    final_number(text)
+    number = final_number(text)
+    assert number is None or isinstance(number, Fraction)
 
 
 def test_a_number_is_right_however_it_is_written() -> None:

@@ -30,7 +30,8 @@ def test_every_example_is_allowed(name: str, tmp_path: Path) -> None:
     }
     (tmp_path / "recipe.yaml").write_text("data: {train: x.jsonl}", encoding="utf-8")
     for example in key.examples:
-        load(tmp_path / "recipe.yaml", [f"{name}={example}", *together.get(name, [])])
+        loaded = load(tmp_path / "recipe.yaml", [f"{name}={example}", *together.get(name, [])])
+        assert "command line" in {value for key, value in loaded.sources.items() if key.startswith(name)}
 
 
 def test_section_lists_its_keys() -> None:
