@@ -38,8 +38,8 @@ def before_torch() -> None:
     """Called by the launchers before torch is imported, which reads these once.
 
     Waiting threads sleep instead of spinning: on a machine that does anything else besides, spinning made a small
-    model's layers more than twice as slow (benchmarks/threads.py), and on a quiet one a training step takes the same
-    time. oneDNN keeps the kernels of 64 shapes instead of 1,024: micro-batches have a hundred different lengths, and their
+    model's layers more than twice as slow (benchmarks/threads.py); on a quiet one a training step takes the same time.
+    oneDNN keeps the kernels of 64 shapes instead of 1,024: micro-batches have a hundred different lengths, and their
     kernels took 300 MB by the fortieth step of the demo's training.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
