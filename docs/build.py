@@ -57,7 +57,7 @@ tunewright train recipe.yaml train.epochs=2 data.variables.name=Zed
 
 A text stays the text that was typed (`no`, `123` and `1e5` are names where a name is expected), and a number
 is a number in each of its spellings (`2e-4`). A key that does not exist, is written twice, or is not used by
-the chosen method is an error with file, line and key; all problems are reported together. Data paths in a
+the chosen task or method is an error with file, line and key; all problems are reported together. Data paths in a
 recipe are relative to the recipe, on the command line to the working directory. `tunewright recipe explain
 KEY` shows one entry of this page; `tunewright recipe check FILE` checks a recipe.
 """
@@ -73,6 +73,8 @@ def _key(key: Key) -> str:
     ]
     if key.method:
         lines.append(f"- only with `train.method: {key.method}`")
+    if key.tasks:
+        lines.append("- only with " + " or ".join(f"`task: {task}`" for task in key.tasks))
     return "\n".join(lines) + "\n"
 
 

@@ -139,3 +139,19 @@ def in_home(tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tiny_run.parents[1])
     monkeypatch.setenv("TUNEWRIGHT_CACHE", str(tiny_run.parents[1] / "cache"))
     return tiny_run.parents[1]
+
+
+@pytest.fixture(scope="session")
+def label_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a finished classification run on a tiny encoder, two folders below its home. Read-only."""
+    from tests.predicting import train_labels
+
+    return train_labels(tmp_path_factory.mktemp("labels"))
+
+
+@pytest.fixture(scope="session")
+def pair_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a finished run of a tiny T5 that repeats its source, two folders below its home. Read-only."""
+    from tests.predicting import train_pairs
+
+    return train_pairs(tmp_path_factory.mktemp("pairs"))

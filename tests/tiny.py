@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from tunewright.example import Origin, Rendered
+from tunewright.data.prepare import Prepared
+from tunewright.example import Chat, Origin, Rendered
 from tunewright.recipe.load import changed
 from tunewright.recipe.schema import Recipe
 
@@ -56,6 +57,17 @@ def rows(count: int, vocabulary: int = 100, seed: int = 0, longest: int = 40) ->
     return made
 
 
+def prepared(train: int, held_out: int = 5, longest: int = 40) -> Prepared:
+    """Random rows as if they had come from files, without any codec."""
+    held = rows(held_out, longest=longest)
+    return Prepared(
+        train=rows(train, longest=longest), held_out=held, watched=[], train_chats=[],
+        held_out_chats=[Chat((), row.origin) for row in held],
+        labels=(), codec=None, findings=[], ledger={}, format_name="", format_reason="", max_length=512,
+        longest=longest, data_sha256="", files=[],
+    )  # type: ignore[arg-type]  # fmt: skip
+
+
 def recipe(**values: Any) -> Recipe:
     """A recipe without any ``auto`` that the trainer reads; ``train__epochs=2`` sets ``train.epochs``."""
     filled = {
@@ -68,9 +80,19 @@ def recipe(**values: Any) -> Recipe:
 
 def model(kind: str = "llama") -> Any:
     """A model of two layers in fp32 with random but known weights; ``granite`` and ``gemma2`` change their logits
-    after the output matrix."""
+    after the output matrix, ``mistral`` looks back four tokens only, ``bloom`` knows no positions but distances."""
     import torch
-    from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, GraniteConfig, LlamaConfig
+    from transformers import (
+        AutoModelForCausalLM,
+        BloomConfig,
+        Gemma2Config,
+        GPT2Config,
+        GraniteConfig,
+        LlamaConfig,
+        MistralConfig,
+        Qwen2Config,
+        Qwen3Config,
+    )
 
     shape = {
         "vocab_size": 100, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
@@ -85,6 +107,10 @@ def model(kind: str = "llama") -> Any:
         ),
         "granite": lambda: GraniteConfig(**shape, logits_scaling=4.0),
         "gemma2": lambda: Gemma2Config(**shape, head_dim=8, final_logit_softcapping=5.0),
+        "qwen2": lambda: Qwen2Config(**shape, tie_word_embeddings=True),
+        "qwen3": lambda: Qwen3Config(**shape, head_dim=8, tie_word_embeddings=True),
+        "mistral": lambda: MistralConfig(**shape, sliding_window=4),
+        "bloom": lambda: BloomConfig(vocab_size=100, hidden_size=32, n_layer=2, n_head=4),
     }[kind]()  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tunewright import rundir
-from tunewright.example import Message
+from tunewright.data.asked import asking, line_column
+from tunewright.data.read import Row
+from tunewright.example import Message, Origin
+from tunewright.infer.open import Opened, open_run
+from tunewright.infer.predict import Empty, Options, Predictor, TooLong, reading_of
 from tunewright.recipe.load import load
-from tunewright.report import curves, page
+from tunewright.report import confusion, curves, page
 from tunewright.rundir import RunDir
 from tunewright.train import run as story
 from tunewright.train.events import Listener
@@ -21,7 +25,7 @@ class Run:
     """A finished run: its folder, its numbers, and its model once it is asked something."""
 
     folder: RunDir
-    _engines: dict[bool, Any] = field(default_factory=dict, repr=False)
+    _opened: dict[bool, Opened] = field(default_factory=dict, repr=False)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str] | None = None) -> Run:
@@ -43,6 +47,30 @@ class Run:
         """One answer; greedy unless ``temperature`` is above 0. ``tuned=False`` asks the base instead."""
         return "".join(self.stream([Message("user", text)], max_new_tokens, temperature, top_p, tuned)).strip()
 
+    def predict(
+        self, rows: Sequence[str | Mapping[str, Any]], *, too_long: TooLong | None = None, empty: Empty = "stop",
+        max_new_tokens: int | None = None, tuned: bool = True,
+    ) -> list[dict[str, Any]]:  # fmt: skip
+        """Labels with probabilities, outputs or answers: one result to each row, as ``tunewright predict`` writes it.
+
+        rows: texts, or rows with fields as in a data file. ``tuned=False`` asks the base instead. Raises DataError for
+        a row that is empty or too long, unless it should be skipped (or cut).
+        """
+        opened = self._open(tuned)
+        reading = reading_of(opened.task, opened.recipe, opened.labels)
+        column = line_column(opened.recipe.data)
+        fields = [{column: row} if isinstance(row, str) else dict(row) for row in rows]
+        read = [Row(one, Origin("rows", 0, number)) for number, one in enumerate(fields, start=1)]
+        if not read:
+            return []
+        chats = asking(read, opened.recipe.data, reading).chats(read)
+        return Predictor(opened, Options(too_long, empty, max_new_tokens))(read, chats)
+
+    def _open(self, tuned: bool) -> Opened:
+        if tuned not in self._opened:
+            self._opened[tuned] = open_run(self.folder, tuned)
+        return self._opened[tuned]
+
     def stream(
         self,
         messages: Sequence[Message],
@@ -52,9 +80,8 @@ class Run:
         tuned: bool = True,
     ) -> Any:
         """The answer to a conversation, piece by piece."""
-        if tuned not in self._engines:
-            self._engines[tuned] = story.open_engine(self.folder, tuned)
-        engine, recipe = self._engines[tuned]
+        opened = self._open(tuned)
+        engine, recipe = opened.engine, opened.recipe
         opening = [Message("system", recipe.data.system)] if recipe.data.system else []
         prompt = engine.template.prompt_ids([*opening, *messages])
         return engine.stream(prompt, max_new_tokens, temperature, top_p)
@@ -80,7 +107,8 @@ def resume(path: str | os.PathLike[str] | None = None, listener: Listener | None
 
 
 def written(run: RunDir) -> RunDir:
-    """The curve and the page, which read a run and are no part of training."""
+    """The pictures and the page, which read a run and are no part of training."""
     curves.write(run)
+    confusion.write(run)
     page.write(run)
     return run

@@ -34,6 +34,7 @@ ADAPTER = "adapter"
 MODEL = "model"
 EVALUATION = "evaluation.json"
 LOSS_CURVE = "loss_curve.png"
+CONFUSION = "confusion.png"
 REPORT = "report.html"
 
 FILES: dict[str, str] = {
@@ -51,6 +52,7 @@ FILES: dict[str, str] = {
     MODEL: "the trained model in safetensors (methods full and freeze), with tokenizer, template and generation config",
     EVALUATION: "before and after on the held-out rows, with intervals, verdict and every generation",
     LOSS_CURVE: "the loss of each step and of the held-out rows as a picture",
+    CONFUSION: "which labels the tuned model takes for which, as a picture (only where labels are chosen)",
     REPORT: "all of it on one self-contained page",
 }
 
@@ -69,6 +71,15 @@ def _disk(error: OSError, path: Path) -> ResourceError:
         do=_("choose a folder you may write to with --out"),
         command="tunewright doctor",
     )
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """While the block runs, a disk that is full or that may not be written to is a ResourceError."""
+    try:
+        yield
+    except OSError as error:
+        raise _disk(error, path) from error
 
 
 def write_bytes(path: Path, content: bytes) -> None:

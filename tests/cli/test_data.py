@@ -109,3 +109,75 @@ def test_check_imports_no_torch(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")},
     )
     assert done.returncode == 0, done.stderr
+
+
+# -- every task ------------------------------------------------------------------------------------------------------
+
+
+def labelled(folder: Path, **more: str) -> str:
+    rows = [{"text": f"Fact {n} is {n * 7}.", "label": ["bad", "good"][n % 2]} for n in range(60)]
+    path = folder / "labelled.jsonl"
+    for key, value in more.items():
+        rows[int(key.removeprefix("row")) - 1]["label"] = value
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def parallel(folder: Path, missing: int = 0) -> list[str]:
+    (folder / "a.en").write_text("".join(f"House {n}.\n" for n in range(60)), encoding="utf-8")
+    (folder / "a.fr").write_text("".join(f"Maison {n}.\n" for n in range(60 - missing)), encoding="utf-8")
+    return [str(folder / "a.en"), f"data.target={folder / 'a.fr'}"]
+
+
+def test_check_says_which_task_the_rows_are_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.txt").write_text("# One\n\nwords\n\n# Two\n\nmore\n", encoding="utf-8")
+    for words, task in (
+        ([put(tmp_path)], "chat"),
+        ([labelled(tmp_path)], "classify"),
+        (parallel(tmp_path), "seq2seq"),
+        ([str(tmp_path / "a.txt")], "pretrain"),
+    ):
+        assert main(["data", "check", *words, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["task"] == task
+
+
+def test_check_shows_the_classes_and_refuses_a_row_without_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", "check", labelled(tmp_path)]) == 0
+    assert "'bad' 30 (50 %), 'good' 30 (50 %)" in capsys.readouterr().out
+    assert main(["data", "check", labelled(tmp_path, row7="")]) == 2
+    assert "labelled.jsonl:7" in capsys.readouterr().err
+
+
+def test_check_names_the_label_that_only_the_validation_has(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "test.csv").write_text("text,label\nOne,good\nTwo,goood\n", encoding="utf-8")
+    assert main(["data", "check", labelled(tmp_path), f"data.validation={tmp_path / 'test.csv'}"]) == 2
+    error = capsys.readouterr().err
+    assert "test.csv:3" in error and "'goood'" in error and "did you mean 'good'" in error
+
+
+def test_check_of_parallel_files_that_do_not_match(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "check", *parallel(tmp_path, missing=1)]) == 2
+    error = capsys.readouterr().err
+    assert "60 and 59" in error and "a.en" in error and "a.fr" in error
+
+
+def test_show_and_stats_of_labelled_rows(
+    tmp_path: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [labelled(tmp_path), "classify.head=linear", "--base", str(tiny_base)]
+    assert main(["data", "show", *words, "--row", "2", "--plain"]) == 0
+    shown = capsys.readouterr().out
+    assert "Fact 1 is 7." in shown and shown.rstrip().endswith("⟧") and "⟦" in shown
+    assert main(["data", "stats", *words, "--json"]) == 0
+    measured = json.loads(capsys.readouterr().out)
+    assert measured["labels"] == {"bad": 30, "good": 30} and measured["lengths"]["longest"] < 40
+
+
+def test_show_of_documents(tmp_path: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.txt").write_text("# One\n\nwords\n\n# Two\n\nmore\n", encoding="utf-8")
+    assert main(["data", "show", str(tmp_path / "a.txt"), "--base", str(tiny_base), "--row", "2", "--plain"]) == 0
+    assert "Two" in capsys.readouterr().out

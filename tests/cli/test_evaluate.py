@@ -47,8 +47,9 @@ def test_other_rows_are_shown_and_change_nothing(run: Path, home: Path, capsys: 
 
 
 def test_a_file_that_is_not_there(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["evaluate", "copy", "nothing.jsonl"]) == 2
-    assert "there is no file nothing.jsonl" in capsys.readouterr().err
+    assert main(["evaluate", "copy", "twon.jsonl"]) == 2
+    said = capsys.readouterr().err
+    assert "twon.jsonl" in said and "did you mean" in said and "town.jsonl" in said
 
 
 def test_changed_data_is_no_second_measurement(

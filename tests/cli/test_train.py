@@ -31,7 +31,8 @@ def test_the_result_is_on_standard_output_and_the_way_on_standard_error(home: Pa
     assert "Warning" not in done.stderr and "Traceback" not in done.stderr
     log = (home / "run" / rundir.LOG).read_text()
     assert "trainable params:" in log and "Chosen:" in log
-    assert {p.name for p in (home / "run").iterdir()} == set(rundir.FILES) - {rundir.MODEL} | {".lock"}
+    written = {p.name for p in (home / "run").iterdir()}
+    assert written == set(rundir.FILES) - {rundir.MODEL, rundir.CONFUSION} | {".lock"}
 
 
 def test_json_for_programs(home: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,12 +10,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tunewright.data.formats import Reading
+from tunewright.data.guess import guess_task
 from tunewright.data.inspect import inspect
 from tunewright.data.load import find, load
 from tunewright.data.prepare import prepare
 from tunewright.data.read import SUFFIXES
 from tunewright.data.template import ChatTemplate
 from tunewright.errors import InputError
+from tunewright.example import Message
 from tunewright.recipe.schema import Data
 
 FIXTURES = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
@@ -29,7 +32,7 @@ scalars = st.none() | st.booleans() | st.integers() | st.floats() | words
 COLUMNS = """
 instruction input output prompt completion messages conversations Question Complex_CoT Response
 chosen rejected system tools history role content from value weight tool_calls text id question
-answer
+answer label labels sentiment source target en fr translation sentence1 sentence2 review
 """
 names = st.sampled_from(COLUMNS.split())
 nested = st.recursive(
@@ -77,15 +80,37 @@ pieces = st.sampled_from(
 contents = st.binary(max_size=200) | st.lists(pieces | st.binary(max_size=4), max_size=30).map(b"".join)
 
 
-def attempt(data: Data) -> int | None:
+TURNS = Reading()
+READINGS = (
+    Reading("labels"),
+    Reading("labels", ("a", "b"), {"1": "a"}),
+    Reading("labels", multi_label=True),
+    Reading("pairs"),
+    Reading("documents"),
+)
+
+
+def attempt(data: Data, reading: Reading = TURNS) -> int | None:
     """Rows read, or None if the data was refused as an input error."""
     try:
-        loaded = load(data, *find(data))
-        inspect(loaded, data)
+        loaded = load(data, *find(data), reading)
+        inspect(loaded, data, reading)
     except InputError as error:
         assert str(error) and error.exit_code == 2
         return None
+    assert all(_is_sound(chat.messages, reading, loaded.labels) for chat in loaded.chats)
     return len(loaded.chats)
+
+
+def _is_sound(messages: tuple[Message, ...], reading: Reading, labels: tuple[str, ...]) -> bool:
+    """What codecs rely on: the turns of each reading, and labels that are known."""
+    if reading.reads == "turns":
+        return True
+    roles, answer = [m.role for m in messages], messages[-1].content
+    if reading.reads == "labels":
+        names = json.loads(answer) if reading.multi_label else [answer]
+        return roles in (["user", "assistant"], ["user", "user", "assistant"]) and set(names) <= set(labels)
+    return roles == (["user", "assistant"] if reading.reads == "pairs" else ["assistant"])
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -98,6 +123,16 @@ def test_any_bytes(tmp_path: Path, suffix: str, content: bytes) -> None:
     attempt(Data(train=[str(path)], columns={"question": "q", "answer": "a"}))
 
 
+@given(one=contents, other=contents, reading=st.sampled_from(READINGS))
+@fewer
+def test_any_bytes_as_text(tmp_path: Path, one: bytes, other: bytes, reading: Reading) -> None:
+    (tmp_path / "a.pos").write_bytes(one)
+    (tmp_path / "a.neg").write_bytes(other)
+    paths = [str(tmp_path / "a.pos"), str(tmp_path / "a.neg")]
+    attempt(Data(train=paths), reading)
+    attempt(Data(train=paths[:1], target=paths[1:]), reading)
+
+
 @given(rows=st.lists(row, min_size=1, max_size=6), array=st.booleans())
 @quick
 def test_any_rows(tmp_path: Path, rows: list[Any], array: bool) -> None:
@@ -106,6 +141,28 @@ def test_any_rows(tmp_path: Path, rows: list[Any], array: bool) -> None:
     for how in ("auto", "messages", "instruction"):
         found = attempt(Data(train=[str(path)], format=how))  # type: ignore[arg-type]
         assert found in (None, len(rows))
+
+
+labelled = st.dictionaries(st.sampled_from(["text", "review", "label", "sentiment", "sentence1"]), scalars, max_size=3)
+told = st.dictionaries(st.sampled_from(["source", "target", "en", "fr", "translation", "text"]), scalars, max_size=3)
+some_labels = st.sampled_from(["a", "b", "", " a", 1, 1.0, True, ["a"], None])
+texts = st.fixed_dictionaries({"text": words, "label": some_labels})
+
+
+@given(
+    rows=st.lists(texts, min_size=1, max_size=8) | st.lists(labelled | told | row, min_size=1, max_size=4),
+    reading=st.sampled_from(READINGS),
+)
+@quick
+def test_any_rows_for_any_task(tmp_path: Path, rows: list[Any], reading: Reading) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    data = Data(train=[str(path)])
+    assert attempt(data, reading) in (None, len(rows))
+    try:
+        assert all(guess_task(data))
+    except InputError as error:
+        assert str(error) and error.exit_code == 2
 
 
 @given(
@@ -122,7 +179,7 @@ def test_whatever_is_prepared_adds_up(
     path.write_text("\n".join(map(json.dumps, sound + rows)), encoding="utf-8")
     data = Data(train=[str(path)], too_long=how, max_length=most, allow_unlearned=True, variables={"name": "Zed"})
     try:
-        done = prepare(data, 0, chatml, chatml.render, 512, cache=False)
+        done = prepare(data, 0, lambda labels: chatml, 512, cache=False)
     except InputError:
         return
     ledger = done.ledger

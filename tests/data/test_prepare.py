@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def put(folder: Path, rows: list[dict[str, Any]], name: str = "rows.jsonl") -> s
 def ready(chatml: ChatTemplate, tmp_path: Path) -> Callable[..., Prepared]:
     def run(rows: list[dict[str, Any]], seed: int = 0, context: int = 512, **data: Any) -> Prepared:
         given = Data(train=[put(tmp_path, rows)], **data)
-        return prepare(given, seed, chatml, chatml.render, context)
+        return prepare(given, seed, lambda labels: chatml, context)
 
     return run
 
@@ -90,7 +90,7 @@ def test_anything_that_matters_makes_a_new_entry(
     assert not ready(changed).cached
     for name in ("llama", "gemma"):  # another template over the same tokenizer
         template = ChatTemplate.from_folder(bases[name])
-        assert not prepare(Data(train=[put(tmp_path, changed)]), 0, template, template.render, 512).cached
+        assert not prepare(Data(train=[put(tmp_path, changed)]), 0, lambda labels, codec=template: codec, 512).cached
     monkeypatch.setattr(entries, "code_version", lambda: "another")
     assert not ready(changed).cached
 
@@ -119,12 +119,17 @@ def test_old_entries_are_forgotten(ready: Callable[..., Prepared], own_cache: Pa
     assert len(list((own_cache / "rendered").glob("*.rows"))) == entries._KEPT_ENTRIES
 
 
-def test_a_task_s_own_renderer_is_used(chatml: ChatTemplate, tmp_path: Path) -> None:
-    def only_learned(chat: Chat) -> list[Rendered]:
-        [row] = chatml.render(chat)
-        return [Rendered(row.ids, np.ones_like(row.learn), row.origin)]
+class AllLearned(ChatTemplate):
+    """A codec of a task's own."""
 
-    done = prepare(Data(train=[put(tmp_path, some_rows())]), 0, chatml, only_learned, 512)
+    def render_many(self, chats: Sequence[Chat]) -> list[list[Rendered]]:
+        return [[Rendered(r.ids, np.ones_like(r.learn), r.origin) for r in rows] for rows in super().render_many(chats)]
+
+
+def test_a_task_s_own_codec_is_used(chatml: ChatTemplate, tmp_path: Path) -> None:
+    codec = AllLearned(chatml._files)
+    prepare(Data(train=[put(tmp_path, some_rows())]), 0, lambda labels: chatml, 512)  # and not the other's cached rows
+    done = prepare(Data(train=[put(tmp_path, some_rows())]), 0, lambda labels: codec, 512)
     assert all(row.learn.all() for row in done.train)
 
 
@@ -224,7 +229,7 @@ def test_a_validation_file_that_overlaps_is_a_finding_with_its_rows(
 
 def test_a_system_prompt_nobody_wrote_is_counted(shared: Path, tmp_path: Path) -> None:
     template = ChatTemplate.from_folder(shared / "models/minimind2-small")
-    done = prepare(Data(train=[put(tmp_path, some_rows())]), 0, template, template.render, 512)
+    done = prepare(Data(train=[put(tmp_path, some_rows())]), 0, lambda labels: template, 512)
     assert done.ledger["template_system_rows"] == 60
     assert any(f.code == "D304" and "You are a helpful assistant" in f.message for f in done.findings)
 
@@ -240,4 +245,4 @@ def test_special_tokens_of_this_base_are_reported(ready: Callable[..., Prepared]
 )
 def test_real_files_add_up(shared: Path, chatml: ChatTemplate, file: str) -> None:
     given = Data(train=[str(shared / "data" / file)], variables={"name": "小智", "author": "Ann"})
-    adds_up(prepare(given, 0, chatml, chatml.render, 100_000, cache=False))
+    adds_up(prepare(given, 0, lambda labels: chatml, 100_000, cache=False))

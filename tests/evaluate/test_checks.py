@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -23,6 +25,11 @@ def check(kind: str, value: str | None = None) -> Check:
         ("共1,234元。", 1234), ("答案是-18", -18), ("x = -5", -5), ("10-5", 5), ("10 - 5", 5), ("-$3", -3), ("$-3", -3),
         ("a true minus: −7", -7), ("3/4 cups", Fraction(3, 4)), (".5", Fraction(1, 2)), ("1, 2, 3", 3), ("50%", 50),
         ("so #### 18 (in 3 boxes)", 18), ("\\boxed{42}, not 7", 42), ("#### none, 9", 9), ("none", None), ("", None),
+        ("#### $1,234.50", Fraction("1234.5")), ("####18", 18), ("#### -5", -5), ("#### 1,080,000 eggs", 1080000),
+        ("1 1/2 cups", Fraction(3, 2)), ("-2 3/4", Fraction(-11, 4)), ("\\frac{3}{4}", Fraction(3, 4)), ("2/2", 1),
+        ("\\boxed{\\dfrac{1}{2}}", Fraction(1, 2)), ("\\boxed{1{,}234}", 1234), ("\\$12", 12), ("25 %", 25),
+        ("**18**", 18), ("$18.", 18), ("18.00", 18), ("#### 7\n#### 8", 8), ("5/0", 0), ("1/2/3", Fraction(2, 3)),
+        ("(-4)", -4), ("€-1.5", Fraction(-3, 2)), ("1,23", 23), ("٣", 3),
     ],
 )
 def test_the_final_number_of_a_text(text: str, number: int | Fraction | None) -> None:
@@ -91,3 +98,14 @@ def test_the_same_check_twice_is_refused() -> None:
 
 def test_good_checks_are_accepted() -> None:
     validate([check("contains", "Wren"), check("regex", r"\d+"), check("equals"), check("json"), check("number")])
+
+
+def test_every_answer_of_gsm8k_ends_in_its_number(shared: Path) -> None:
+    rows = [json.loads(line) for line in (shared / "data/gsm8k/test.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 1319
+    for row in rows:
+        told = int(row["answer"].rsplit("####", 1)[1].strip().replace(",", ""))
+        assert final_number(row["answer"]) == told
+        assert final_number(f"So it is ${told:,}.00.") == told and final_number(f"{told} eggs") == told
+        assert passes(check("number"), f"The answer is {told:,}.", row["answer"])
+        assert not passes(check("number"), f"It is {told}, no, {told + 1}.", row["answer"])

@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from tests.evaluate.table_engine import TableEngine
 
-from tunewright.evaluate.compare import GENERAL_NEW_TOKENS, Item, compare, measure, work
+from tunewright.evaluate.compare import GENERAL_NEW_TOKENS, Item, Measurement, compare, measure, work
 from tunewright.evaluate.general import Asked, GeneralQuestion, load_general, parse_general
 from tunewright.example import Origin, Rendered
+from tunewright.infer.engine import Generation
 from tunewright.recipe.schema import Check
 
 WREN = Check(kind="contains", value="Wren")
@@ -155,3 +157,41 @@ def test_the_bundled_general_questions_are_twenty_and_their_patterns_work() -> N
 def test_general_questions_are_read_from_yaml() -> None:
     read = parse_general("- question: 'Two?'\n  accept: ['\\b2\\b', two]")
     assert read == [GeneralQuestion("Two?", (r"\b2\b", "two"))]
+
+
+def measured(**parts: Any) -> Measurement:
+    empty: dict[str, Any] = dict.fromkeys(("rows", "scores", "items", "answers", "asked", "general", "checks"), ())
+    return Measurement(**(empty | parts))
+
+
+def test_reasoning_is_measured_and_shown_apart_from_the_answer(items: list[Item]) -> None:
+    def answers(*texts: tuple[str | None, str, bool]) -> tuple[Generation, ...]:
+        return tuple(Generation((1,), text, True, thought, done) for thought, text, done in texts)
+
+    asked = tuple(replace(item, reference="#### 7", thinking="3 and 4.") for item in items[:2])
+    number = (Check(kind="number"),)
+    said = [
+        answers((None, "Nine", True), ("3, 4, so 7", "", False)),
+        answers(("9 is wrong.", "7", True), ("7 is wrong.", "8", True)),
+    ]
+    result = compare(*(measured(items=asked, answers=side, checks=number) for side in said))
+    assert result["before"]["check: number"]["value"] == 0, "a number in the reasoning is no answer"
+    assert result["after"]["check: number"]["value"] == 0.5
+    assert (result["before"]["finished_thinking"]["value"], result["after"]["finished_thinking"]["value"]) == (0, 1)
+    first, second = result["rows"]
+    assert (first["after"]["thinking"], first["after"]["text"]) == ("9 is wrong.", "7")
+    assert second["before"]["thinking"] == "3, 4, so 7" and second["before"]["finished"] is False
+    assert first["reference_thinking"] == "3 and 4."
+
+
+def test_rows_without_reasoning_say_nothing_of_it(compared: Any) -> None:
+    result = compared(engine(), engine())
+    assert "finished_thinking" not in result["after"]
+    row = result["rows"][0]
+    assert not {"thinking", "finished"} & set(row["after"]) and "reference_thinking" not in row
+
+
+def test_a_general_fact_counts_wherever_it_is_said() -> None:
+    thought, plain = Generation((1,), "", True, "fact 0", False), Generation((1,), "fact 0", True)
+    found = compare(*(measured(asked=tuple(ASKED[:1]), general=(said,)) for said in (thought, plain)))["general"]
+    assert found["before"] == found["after"] == 1

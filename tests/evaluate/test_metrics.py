@@ -114,3 +114,21 @@ def test_five_hundred_long_rows_take_seconds() -> None:
         metrics.rouge_l(text, text[::-1])
     metrics.ratio_change([1.0] * 500, [2.0] * 500, [3.0] * 500, [3.0] * 500)
     assert time.perf_counter() - start < 3
+
+
+def test_perplexity_is_the_exponential_of_the_loss_and_so_are_its_ends() -> None:
+    loss = metrics.ratio([8.0, 2.0, 9.0], [4.0, 2.0, 3.0])
+    found = metrics.perplexity(loss)
+    assert loss.value is not None and loss.low is not None and loss.high is not None
+    assert found == metrics.Estimate(math.exp(loss.value), math.exp(loss.low), math.exp(loss.high), 3)
+    assert metrics.perplexity(metrics.Estimate(1000.0, 999.0, None, 3)) == metrics.Estimate(None, None, None, 3)
+
+
+def test_the_change_of_perplexity_is_paired() -> None:
+    tokens = [10.0] * 20
+    before = [10.0 * n for n in range(1, 21)]
+    found = metrics.perplexity_change(before, [loss - 1.0 for loss in before], tokens)
+    expected = math.exp(sum(before) / 200 - 0.1) - math.exp(sum(before) / 200)
+    assert found.value == pytest.approx(expected)
+    assert found.low is not None and found.high is not None and found.low < expected < found.high < 0
+    assert metrics.perplexity_change([], [], []).value is None

@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
+from tests.report.labelled import evaluation
 
 from tunewright.evaluate import names, table
 from tunewright.evaluate.metrics import mean, mean_change, share, share_change
@@ -74,3 +75,36 @@ def test_numbers_read_well() -> None:
     assert names.shown("loss", {"value": None, "n": 3}) == "–"
     assert names.shown_change("loss", {"value": 0.0, "n": 3}) == "0.000"
     assert names.shown_change("stops", {"value": -1 / 3, "n": 3}) == "−1"
+
+
+def test_a_label_run_shows_yardsticks_and_its_surest_mistakes() -> None:
+    found = evaluation(("negative", "positive", "[bold]业务咨询[/bold]"))
+    shown = printed(table.table(found)) + printed(table.answers(found, 3))
+    for part in ("accuracy", "macro F1", "loss", "calibration error", "the most common label", "TF-IDF", "should be"):
+        assert part in shown, part
+    assert all(cell_len(line) <= 80 for line in shown.splitlines())
+    assert "[bold]" in shown, "a label is no markup"
+
+
+def test_the_table_of_several_labels_fits_too() -> None:
+    shown = printed(table.table(evaluation(("a rather long name of a label", "b", "c"), multi_label=True)))
+    assert "exact match" in shown and all(cell_len(line) <= 80 for line in shown.splitlines())
+
+
+def test_a_label_run_without_mistakes_shows_none() -> None:
+    found = evaluation(("negative", "positive"))
+    found["rows"] = [row for row in found["rows"] if row["after"]["right"]]
+    assert printed(table.answers(found, 3)).strip() == ""
+
+
+def test_a_metric_that_nobody_named_is_shown_by_its_key() -> None:
+    made = mean([0.1, 0.3]).as_dict()
+    change = mean_change([0.1, 0.3], [0.1, 0.3]).as_dict() | {"better": None}
+    found = {"before": {"novel": made}, "after": {"novel": made}, "difference": {"novel": change}}
+    assert "novel" in printed(table.table(found))
+
+
+def test_plain_numbers_have_no_percent() -> None:
+    assert names.shown("perplexity", {"value": 1234.5, "n": 3}) == "1,234"
+    assert names.shown_change("perplexity", {"value": -12.34, "n": 3}) == "−12.34"
+    assert names.lower_is_better("perplexity") and names.lower_is_better("calibration_error")

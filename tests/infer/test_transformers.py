@@ -16,9 +16,9 @@ from torch.nn import functional
 
 from tunewright.data.template import ChatTemplate
 from tunewright.example import Chat, Message, Origin
+from tunewright.infer.open import open_base, open_run
 from tunewright.infer.transformers import TransformersEngine
 from tunewright.rundir import RunDir
-from tunewright.train.run import open_base, open_engine
 
 PROMPTS = [[1, 5, 9], [1, 50, 60, 70, 80, 7, 7], [1], [1, 20, 30, 40, 50, 60, 61, 62, 63, 64, 65, 66], [1, 90, 3]]
 NEW = 12
@@ -197,7 +197,7 @@ print(json.dumps([ids[0].tolist(), tokenizer.decode(out[0, ids.shape[1]:], skip_
 
 def test_an_adapter_answers_the_same_in_plain_peft(tiny_run: Path, tiny_base: Path, in_home: Path) -> None:
     question = "What is the river number 0 called?"
-    one, _recipe = open_engine(RunDir(tiny_run))
+    one = open_run(RunDir(tiny_run)).engine
     prompt = one.template.prompt_ids([Message("user", question)])
     [answer] = one.generate([prompt], 16)
     done = subprocess.run(
@@ -214,7 +214,7 @@ def test_the_tuned_engine_is_not_the_base(tiny_run: Path, tiny_base: Path, in_ho
     with torch.no_grad():
         tuned, untuned, base = (
             engine.model(ids).logits
-            for engine in (open_engine(run)[0], open_engine(run, tuned=False)[0], open_base(str(tiny_base)))
+            for engine in (open_run(run).engine, open_run(run, tuned=False).engine, open_base(str(tiny_base)))
         )
     assert not torch.allclose(tuned, untuned, atol=1e-2)
     torch.testing.assert_close(untuned, base.to(untuned.dtype), rtol=0.1, atol=0.1)
@@ -224,5 +224,5 @@ def test_the_template_is_the_runs_own_even_if_the_base_has_changed_it(tiny_run: 
     run = Path(shutil.copytree(tiny_run, home / "copy"))
     path = run / "adapter" / "chat_template.jinja"
     path.write_text(path.read_text().replace("assistant", "helper"))
-    one, _recipe = open_engine(RunDir(run))
+    one = open_run(RunDir(run)).engine
     assert "helper" in one.template.decode(one.template.prompt_ids([Message("user", "x")]))

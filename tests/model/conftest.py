@@ -51,11 +51,28 @@ def tiny_entry(tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """The catalog holds one base, ``tiny``, and pip finds its wheel in a folder."""
     index = tmp_path / "index"
     index.mkdir()
-    wheel = write_wheel(index, tiny_gguf)
+    wheel = write_wheel(index, {"tiny.gguf": tiny_gguf.read_bytes()})
     monkeypatch.setenv("PIP_FIND_LINKS", str(index))
     entry = Entry(
         source="package", package="tiny-base-wheel", version="1.0", file="tiny_base_wheel/tiny.gguf",
         sha256=digest(tiny_gguf), wheel_sha256=digest(wheel), file_bytes=tiny_gguf.stat().st_size,
+        size_bytes=wheel.stat().st_size, parameters=100_000, licence="Apache-2.0", languages=("en",), notes="",
+    )  # fmt: skip
+    put_into_catalog(monkeypatch, entry)
+    return entry
+
+
+@pytest.fixture
+def tiny_folder_entry(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Entry:
+    """As ``tiny_entry``, with the base's folder in the wheel instead of a GGUF file, among files nobody asked for."""
+    index = tmp_path / "index"
+    index.mkdir()
+    inside = {f"model/{path.name}": path.read_bytes() for path in sorted(tiny_base.iterdir())}
+    wheel = write_wheel(index, inside | {"model/README.md": b"# Tiny", "model/code.py": b"raise SystemExit"})
+    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
+    entry = Entry(
+        source="package", package="tiny-base-wheel", version="1.0", folder="tiny_base_wheel/model",
+        files={path.name: digest(path) for path in sorted(tiny_base.iterdir())}, wheel_sha256=digest(wheel),
         size_bytes=wheel.stat().st_size, parameters=100_000, licence="Apache-2.0", languages=("en",), notes="",
     )  # fmt: skip
     put_into_catalog(monkeypatch, entry)
@@ -70,10 +87,12 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def write_wheel(folder: Path, weights: Path) -> Path:
+def write_wheel(folder: Path, inside: dict[str, bytes]) -> Path:
+    """inside: content of each file, by its path below ``tiny_base_wheel/``."""
     path = folder / "tiny_base_wheel-1.0-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
-        archive.write(weights, "tiny_base_wheel/tiny.gguf")
+        for name, content in inside.items():
+            archive.writestr(f"tiny_base_wheel/{name}", content)
         info = "tiny_base_wheel-1.0.dist-info/"
         archive.writestr(info + "METADATA", "Metadata-Version: 2.1\nName: tiny-base-wheel\nVersion: 1.0\n")
         archive.writestr(info + "WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")

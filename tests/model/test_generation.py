@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tests.sequences import write_base
 
 from tunewright.errors import BaseModelError
 from tunewright.model.generation import generation_config
@@ -44,3 +45,17 @@ def test_base_without_an_end_is_refused(tiny_base: Path, tmp_path: Path) -> None
     change(folder / "tokenizer_config.json", eos_token=None)
     with pytest.raises(BaseModelError, match="no token that ends an answer"):
         generation_config(fetch(str(folder)))
+
+
+def test_an_encoder_decoder_keeps_where_it_begins_and_what_it_must_not_write(tmp_path: Path) -> None:
+    """And no penalty, least length or sampling, which a base ships for the task that it was made for."""
+    folder = write_base(tmp_path / "base", "marian")
+    pad = json.loads((folder / "config.json").read_text())["pad_token_id"]
+    change(folder / "config.json", forced_bos_token_id=4)
+    change(folder / "generation_config.json", forced_eos_token_id=0, min_length=56, length_penalty=2.0, num_beams=6)
+    found = generation_config(fetch(str(folder)))
+    found.pop("bos_token_id", None)
+    assert found == {
+        "eos_token_id": [0], "pad_token_id": pad, "do_sample": False, "decoder_start_token_id": pad,
+        "forced_bos_token_id": 4, "forced_eos_token_id": 0, "bad_words_ids": [[pad]],
+    }  # fmt: skip

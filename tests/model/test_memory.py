@@ -100,3 +100,120 @@ def test_activations_are_what_autograd_keeps(shared: Path, values: dict[str, Any
         assert per_token <= foreseen < 1.35 * per_token
     else:
         assert foreseen == pytest.approx(per_token, rel=0.05)
+
+
+# ---- encoders and encoder-decoders ---------------------------------------------------------------------------------
+
+
+def small(kind: str) -> Any:
+    """A config of three layers a stack."""
+    import transformers as hf
+
+    both = {
+        "vocab_size": 500, "d_model": 64, "encoder_layers": 3, "decoder_layers": 3, "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4, "encoder_ffn_dim": 256, "decoder_ffn_dim": 256, "max_position_embeddings": 300,
+        "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2, "decoder_start_token_id": 0, "dropout": 0.0,
+    }  # fmt: skip
+    t5 = {"vocab_size": 500, "d_model": 64, "d_kv": 16, "d_ff": 256, "num_layers": 3, "num_heads": 4,
+          "dropout_rate": 0.0, "decoder_start_token_id": 0}  # fmt: skip
+    bert = {
+        "vocab_size": 500, "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "intermediate_size": 256, "max_position_embeddings": 300,
+    }  # fmt: skip
+    return {
+        "bart": lambda: hf.BartConfig(**both),
+        "mbart": lambda: hf.MBartConfig(**both),
+        "marian": lambda: hf.MarianConfig(**both, decoder_vocab_size=500),
+        "pegasus": lambda: hf.PegasusConfig(**both),
+        "m2m100": lambda: hf.M2M100Config(**both, encoder_layerdrop=0.0, decoder_layerdrop=0.0),
+        "t5": lambda: hf.T5Config(**t5),
+        "mt5": lambda: hf.MT5Config(**t5, tie_word_embeddings=False, feed_forward_proj="gated-gelu"),
+        "bert": lambda: hf.BertConfig(**bert),
+        "roberta": lambda: hf.RobertaConfig(**bert),
+        "distilbert": lambda: hf.DistilBertConfig(
+            vocab_size=500, dim=64, n_layers=3, n_heads=4, hidden_dim=256, max_position_embeddings=300
+        ),
+    }[kind]()
+
+
+def made(kind: str) -> Any:
+    from transformers import AutoModel, AutoModelForSeq2SeqLM
+
+    config = small(kind)
+    return (AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModel).from_config(config)
+
+
+BOTH = ["bart", "mbart", "marian", "pegasus", "m2m100", "t5", "mt5"]
+ENCODERS = ["bert", "roberta", "distilbert"]
+QUERY = {"t5": "q", "mt5": "q", "bert": "query", "roberta": "query", "distilbert": "q_lin"}
+
+
+@pytest.mark.parametrize("kind", [*BOTH, *ENCODERS])
+def test_other_architectures_are_described_as_they_are(kind: str, tmp_path: Path) -> None:
+    model = made(kind)
+    model.save_pretrained(tmp_path)
+    facts = describe(tmp_path)
+    computed = sum(p.numel() for n, p in model.named_parameters() if n in (model._keys_to_ignore_on_save or ()))
+    assert facts.parameters == sum(p.numel() for p in model.parameters()) - computed
+    assert (facts.layers, facts.encoder_layers) == (3, 3 if kind in BOTH else 0)
+    assert (facts.hidden, facts.heads, facts.intermediate, facts.vocabulary) == (64, 4, 256, 500)
+
+
+@pytest.mark.parametrize("kind", [*BOTH, *ENCODERS])
+def test_their_config_alone_counts_as_the_headers_do(kind: str, tmp_path: Path) -> None:
+    made(kind).save_pretrained(tmp_path)
+    alone = from_config(json.loads((tmp_path / "config.json").read_text())).shapes
+
+    def plain(shapes: Any) -> dict[str, Any]:  # an encoder that is saved alone leaves its own name out of its weights'
+        return {n.removeprefix("bert.").removeprefix("roberta.").removeprefix("distilbert."): s
+                for n, s in shapes.items() if "pooler" not in n}  # fmt: skip
+
+    assert plain(alone) == plain(describe(tmp_path).shapes)
+
+
+@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize("method", range(4))
+def test_trainable_parameters_of_encoder_decoders(kind: str, method: int, tmp_path: Path) -> None:
+    values = dict(METHODS[method])
+    if method == 0:
+        values = {"lora": {"rank": 8, "targets": [QUERY.get(kind, "q_proj")]}}
+    model, recipe = made(kind), Recipe.model_validate(values)
+    model.save_pretrained(tmp_path)
+    assert trainable_parameters(describe(tmp_path), recipe) == counts(prepare(model, recipe))[0]
+
+
+@pytest.mark.parametrize(("kind", "length"), [("t5", None), ("bart", 300), ("bert", 300), ("roberta", 298)])
+def test_how_many_tokens_a_base_holds(kind: str, length: int | None) -> None:
+    """T5 counts distances, which nothing bounds; RoBERTa counts positions from behind its pad token."""
+    assert from_config(small(kind).to_dict()).max_length == length
+
+
+@pytest.mark.parametrize("kind", ["bart", "t5"])
+@pytest.mark.parametrize("method", [1, 2])
+def test_activations_of_encoder_decoders_are_foreseen_rather_too_large(kind: str, method: int, tmp_path: Path) -> None:
+    model, recipe = made(kind), Recipe.model_validate(METHODS[method])
+    model.save_pretrained(tmp_path)
+    foreseen = kept_bytes(describe(tmp_path), recipe, 4)
+    trained = prepare(model, recipe).train()
+    short, long = (kept_of_both(trained, tokens) for tokens in (32, 96))
+    per_token = (long - short) / 64 / 2
+    assert 0.9 * per_token <= foreseen < 1.6 * per_token
+
+
+def kept_of_both(model: Any, tokens: int) -> int:
+    """As ``kept_for_backward``, for as many source as target tokens, without the logits."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, torch.Tensor] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in weights:
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    ids = torch.arange(tokens)[None] % 400 + 3
+    hook = inner.get_output_embeddings().register_forward_pre_hook(lambda _m, given: (given[0][:, :0],))
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        inner(input_ids=ids, decoder_input_ids=ids, use_cache=False)
+    hook.remove()
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())

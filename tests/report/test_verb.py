@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from click.testing import CliRunner
+from tests.report.labelled import evaluation
 
 from tunewright import rundir
 from tunewright.cli.report import command
@@ -30,3 +31,13 @@ def test_json_is_for_programs(make_run: Any, tmp_path: Any) -> None:
 def test_a_run_that_stopped_early_has_a_report_too(make_run: Any) -> None:
     result = CliRunner().invoke(command, [str(make_run(evaluation=None, steps=0))])
     assert result.exit_code == 0 and "no evaluation yet" in result.output and "Next:" in result.output
+
+
+def test_a_label_run_gets_its_matrix_and_another_next_step(make_run: Any) -> None:
+    run = make_run(evaluation=evaluation(("negative", "positive")))
+    result = CliRunner().invoke(command, [str(run)])
+    assert result.exit_code == 0, result.output
+    assert run.file(rundir.CONFUSION).exists() and "confusion.png" in result.output
+    assert "TF-IDF" in result.output and result.output.splitlines()[-1].endswith(f"tunewright predict {run} FILE")
+    facts = json.loads(CliRunner().invoke(command, [str(run), "--json"]).output)
+    assert facts["confusion"] == str(run.file(rundir.CONFUSION))

@@ -9,6 +9,7 @@ import pytest
 from tunewright.data.template import ChatTemplate
 from tunewright.example import Chat, Message, Origin
 from tunewright.tasks import TASKS
+from tunewright.tasks.chat import ask
 
 ORIGIN = Origin("x.jsonl", 1, 1)
 TURNS = (
@@ -43,7 +44,7 @@ def test_a_conversation_without_learned_answer_has_no_question(template: ChatTem
 def test_the_question_is_what_precedes_the_answer_in_training(template: ChatTemplate) -> None:
     chat = Chat(TURNS[:2], ORIGIN)
     question = TASKS["chat"].question(chat, template)
-    [row] = TASKS["chat"].renderer(template)(chat)
+    [row] = template.render(chat)
     assert question is not None
     assert row.ids[: len(question.prompt)].tolist() == list(question.prompt)
     assert not row.learn[: len(question.prompt)].any() and row.learn[len(question.prompt)]
@@ -52,7 +53,7 @@ def test_the_question_is_what_precedes_the_answer_in_training(template: ChatTemp
 @pytest.mark.parametrize("system", [None, "Be brief."])
 def test_asking_one_thing_is_a_conversation_of_one_turn(system: str | None, template: ChatTemplate) -> None:
     opening = [Message("system", system)] if system else []
-    assert TASKS["chat"].ask("one", template, system) == template.prompt_ids([*opening, Message("user", "one")])
+    assert ask("one", template, system) == template.prompt_ids([*opening, Message("user", "one")])
 
 
 def test_every_task_is_called_by_its_name() -> None:

@@ -11,6 +11,7 @@ import torch
 from tests.tiny import model, recipe, rows
 
 from tunewright.model import adapter
+from tunewright.model.loss import TokenLoss
 from tunewright.rundir import RunDir
 from tunewright.train.batches import Steps
 from tunewright.train.trainer import StepTrainer
@@ -27,7 +28,9 @@ class Trained:
         self.told: list[dict[str, Any]] = []
         self.run = RunDir(folder)
         self.run.checkpoints.mkdir(parents=True, exist_ok=True)
-        self.trainer = StepTrainer(self.model, self.steps, filled, self.run, budget, self.told.append)
+        self.trainer = StepTrainer(
+            self.model, self.steps, filled, self.run, budget, self.told.append, lambda: TokenLoss(self.model)
+        )
 
     def weights(self) -> torch.Tensor:
         return torch.cat([p.detach().flatten().clone() for p in self.model.parameters() if p.requires_grad])

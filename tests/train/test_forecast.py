@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.tiny import recipe, rows
+from tests.tiny import prepared, recipe
 
 from tunewright.model import memory
+from tunewright.tasks import TASKS
 from tunewright.train import forecast
 from tunewright.train.forecast import Plan, foresee, matrix_speed
 
@@ -20,7 +21,7 @@ def steady(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def plan(base: Path, train: int = 50, **values: Any) -> Plan:
-    return foresee(recipe(**values), memory.describe(base), rows(train), rows(5), 10, 20, "cpu")
+    return foresee(recipe(**values), memory.describe(base), TASKS["chat"], prepared(train), 10, 20, "cpu")
 
 
 def test_everything_is_positive_and_adds_up(tiny_base: Path, steady: None) -> None:

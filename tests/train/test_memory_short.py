@@ -10,9 +10,9 @@ import torch
 
 from tunewright.errors import ResourceError
 from tunewright.example import Rendered
+from tunewright.model import loss
 from tunewright.model.forward import HiddenStates
-from tunewright.train import trainer
-from tunewright.train.loss import summed_loss
+from tunewright.model.loss import summed_loss
 from tunewright.train.trainer import fit
 
 CPU = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate"
@@ -33,7 +33,7 @@ def no_memory(monkeypatch: pytest.MonkeyPatch, error: BaseException, refuses: Ca
             raise error
         return summed_loss(states, rows, *more)
 
-    monkeypatch.setattr(trainer, "summed_loss", planted)
+    monkeypatch.setattr(loss, "summed_loss", planted)
     return tries
 
 

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from tunewright.errors import TrainingError
+from tunewright.model import loss
 from tunewright.model.forward import causal_model
+from tunewright.model.loss import summed_loss
 from tunewright.rundir import METRICS
-from tunewright.train import checkpoints, trainer
-from tunewright.train.loss import summed_loss
+from tunewright.train import checkpoints
 from tunewright.train.trainer import fit
 
 
@@ -87,7 +88,7 @@ def test_a_finite_loss_with_an_infinite_gradient_stops_too(
 
     made = training(train__max_grad_norm=limit)
     before = made.weights()
-    monkeypatch.setattr(trainer, "summed_loss", planted)
+    monkeypatch.setattr(loss, "summed_loss", planted)
     with pytest.raises(TrainingError, match="the gradient is not a finite number at step 1"):
         fit(made.trainer, None)
     assert torch.equal(made.weights(), before)

@@ -13,10 +13,10 @@ from tests.tiny import quick, weights
 
 from tunewright import api, rundir
 from tunewright.evaluate.general import load_general
+from tunewright.infer.open import open_base, open_run
 from tunewright.infer.transformers import TransformersEngine
-from tunewright.tasks import TASKS
+from tunewright.tasks.chat import ask
 from tunewright.train import replay
-from tunewright.train.run import open_base, open_engine
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def asked(home: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> Calla
 
     def make(engine: TransformersEngine | None = None, system: str | None = None) -> Any:
         one = engine or open_base(str(tiny_base))
-        return replay.answered(one, TASKS["chat"], one.template, "sha", system, lambda count: None)
+        return replay.answered(one, one.template, "sha", system, lambda count: None)
 
     return make
 
@@ -34,7 +34,7 @@ def test_each_prompt_becomes_a_row_of_the_bases_own_answer(asked: Callable[..., 
     engine = open_base(str(tiny_base))
     made = asked(engine)
     assert len(made) == len(replay.prompts()) > 20
-    row, prompt = made[0], TASKS["chat"].ask(replay.prompts()[0], engine.template)
+    row, prompt = made[0], ask(replay.prompts()[0], engine.template)
     assert row.ids[: len(prompt)].tolist() == prompt and not row.learn[: len(prompt)].any()
     [answer] = engine.generate([prompt], replay.ANSWER_TOKENS)
     assert row.ids[len(prompt) : len(prompt) + len(answer.ids)].tolist() == list(answer.ids)
@@ -80,8 +80,8 @@ def test_holding_to_the_base_keeps_it_nearer(targets: str, home: Path, tiny_base
 
 def apart(run: rundir.RunDir, base: Path) -> float:
     """Mean divergence of a run from its base on general prompts and the base's own answers to them."""
-    tuned, plain = (open_engine(run, tuned=which)[0] for which in (True, False))
-    made = replay.answered(plain, TASKS["chat"], plain.template, "sha", None, lambda count: None)
+    tuned, plain = (open_run(run, tuned=which).engine for which in (True, False))
+    made = replay.answered(plain, plain.template, "sha", None, lambda count: None)
     total, tokens = 0.0, 0
     for row in made[:20]:
         ids, learn = torch.from_numpy(row.ids).long()[None], torch.from_numpy(row.learn)[1:]

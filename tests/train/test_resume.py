@@ -172,7 +172,7 @@ def test_a_crash_after_the_last_step_only_measures_again(
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch:
-        patch.setattr(story, "compare", crash)
+        patch.setattr(story, "compared", crash)
         run = broken(tiny_base, Listener())
     listener = Stopper()
     api.resume(run, listener)

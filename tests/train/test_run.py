@@ -13,11 +13,11 @@ from tests.tiny import quick, sha256, weights, write_chats
 
 from tunewright import api, rundir
 from tunewright.errors import BaseModelError, DataError, RecipeError, RunError, TunewrightError
+from tunewright.infer.open import open_run
 from tunewright.recipe.keys import keys
 from tunewright.recipe.load import load
 from tunewright.rundir import RunDir
 from tunewright.train.events import Listener
-from tunewright.train.run import open_engine
 
 
 def train(base: Path, *overrides: str, out: str = "run", source: str | Path = "town.jsonl") -> Path:
@@ -33,7 +33,7 @@ def read(run: Path, name: str) -> Any:
 
 def test_every_promised_file_is_there_and_no_other(tiny_run: Path) -> None:
     there = {path.name for path in tiny_run.iterdir()}
-    assert there == set(rundir.FILES) - {rundir.MODEL} | {".lock"}
+    assert there == set(rundir.FILES) - {rundir.MODEL, rundir.CONFUSION} | {".lock"}
 
 
 def test_nothing_half_written_is_left(tiny_run: Path) -> None:
@@ -144,7 +144,7 @@ def test_a_whole_model_is_loaded_by_plain_transformers(method: str, home: Path, 
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     run = train(tiny_base, f"train.method={method}", "train.epochs=6")
-    engine, _recipe = open_engine(RunDir(run))
+    engine = open_run(RunDir(run)).engine
     prompt = engine.template.prompt_ids(load_chat("Who are you?"))
     model = AutoModelForCausalLM.from_pretrained(run / "model", dtype=torch.float32).eval()
     assert AutoTokenizer.from_pretrained(run / "model").chat_template
@@ -245,7 +245,7 @@ def test_an_adapter_of_another_base_is_refused(tiny_run: Path, home: Path, tiny_
     recipe = (run.path / rundir.RECIPE).read_text()
     (run.path / rundir.RECIPE).write_text(recipe.replace(str(tiny_base), str(other)))
     with pytest.raises(BaseModelError, match="not the one this run was trained on"):
-        open_engine(run)
+        open_run(run)
 
 
 def test_a_damaged_adapter_is_an_error_and_no_traceback(tiny_run: Path, home: Path) -> None:
@@ -253,14 +253,14 @@ def test_a_damaged_adapter_is_an_error_and_no_traceback(tiny_run: Path, home: Pa
     path = run.path / "adapter" / "adapter_model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(RunError, match="cannot be read"):
-        open_engine(run)
+        open_run(run)
 
 
 def test_a_run_without_weights_says_how_to_go_on(tiny_run: Path, home: Path) -> None:
     run = copied(tiny_run, home)
     shutil.rmtree(run.path / "adapter")
     with pytest.raises(RunError, match="tunewright resume"):
-        open_engine(run)
+        open_run(run)
 
 
 def test_a_run_is_opened_from_anywhere(home: Path, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory,
@@ -270,7 +270,7 @@ def test_a_run_is_opened_from_anywhere(home: Path, tiny_base: Path, tmp_path_fac
     run = api.train("town.jsonl", quick(Path("base")), out="run").folder.path.resolve()
     assert load(run / rundir.RECIPE).recipe.base == str((home / "base").resolve())
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
-    open_engine(RunDir(run))
+    open_run(RunDir(run))
 
 
 # ---- the adapter elsewhere ---------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from torch.nn import functional
 from tunewright.example import Rendered
 from tunewright.model import adapter, fast
 from tunewright.model.forward import HiddenStates, collate
+from tunewright.model.loss import TokenLoss
 from tunewright.rundir import RunDir
 from tunewright.train.batches import Steps
 from tunewright.train.trainer import StepTrainer
@@ -42,8 +43,9 @@ def gradient(prepared: Any) -> torch.Tensor:
 def ours(prepared: Any, step: list[Rendered], budget: int, folder: Path) -> tuple[float, torch.Tensor]:
     (folder / "checkpoints").mkdir(exist_ok=True)
     trainer = StepTrainer(
-        prepared, Steps(step, len(step), 1, 0), recipe(), RunDir(folder), budget, on_step=lambda line: None
-    )
+        prepared, Steps(step, len(step), 1, 0), recipe(), RunDir(folder), budget, lambda line: None,
+        lambda: TokenLoss(prepared),
+    )  # fmt: skip
     loss = float(trainer.training_step(prepared, step))
     return loss, gradient(prepared)
 

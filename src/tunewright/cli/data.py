@@ -15,8 +15,8 @@ from tunewright.cli.main import after, emit, json_option, verb_group
 from tunewright.text import _
 
 if TYPE_CHECKING:
-    from tunewright.data.load import Loaded
-    from tunewright.data.template import ChatTemplate
+    from tunewright.data.codec import Codec
+    from tunewright.data.load import Loaded, Reading
     from tunewright.example import Chat, Finding, Origin, Rendered
     from tunewright.recipe.schema import Recipe
 
@@ -33,22 +33,45 @@ _overrides = click.argument("overrides", metavar="[KEY=VALUE]...", nargs=-1)
 _base = click.option("--base", metavar="NAME", help=_("Base whose template and tokenizer are used (the recipe's)."))
 
 
-def _load(source: str, overrides: Sequence[str]) -> tuple[Recipe, Loaded]:
+def _load(source: str, overrides: Sequence[str], base: str | None = None) -> tuple[Recipe, Reading, Loaded]:
+    """The recipe with its task chosen (and its base, if ``base`` is to be used in its place), how rows are read, and
+    the rows."""
+    from tunewright.data.guess import guess_task, reading_of
     from tunewright.data.load import find, load
+    from tunewright.recipe.load import changed, require_used
     from tunewright.recipe.load import load as load_recipe
     from tunewright.recipe.schema import Data
 
     if not Path(source).suffix.lower().startswith((".yaml", ".yml")) and not os.path.exists(source):
         find(Data(train=[source]))  # says which file may have been meant
-    recipe = load_recipe(source, overrides).recipe
-    return recipe, load(recipe.data, *find(recipe.data))
+    typed = load_recipe(source, overrides)
+    recipe = typed.recipe
+    if recipe.task == "auto":
+        recipe = changed(recipe, {"task": guess_task(recipe.data)[0]})
+        require_used(typed, recipe)
+    if base is not None:
+        recipe = changed(recipe, {"base": base})
+    reading = reading_of(recipe)
+    return recipe, reading, load(recipe.data, *find(recipe.data), reading)
 
 
-def _template(base: str) -> ChatTemplate:
+def _codec(recipe: Recipe, labels: Sequence[str]) -> tuple[Codec, str]:
+    """What writes the rows for the recipe's base, and that base's name."""
     from tunewright.data.template import ChatTemplate
     from tunewright.model.source import fetch
+    from tunewright.recipe.load import Loaded as Typed
+    from tunewright.train.decide import decide, decide_head
 
-    return ChatTemplate.from_folder(fetch(base).folder)
+    recipe = decide(Typed(recipe, {}, None))[0]
+    base = fetch(recipe.base)
+    if recipe.task == "chat":  # without torch, so that it stays quick
+        return ChatTemplate.from_folder(base.folder, recipe.data.chat_template, recipe.data.learn_thinking), recipe.base
+    from tunewright.tasks import task_of
+
+    recipe = decide_head(recipe, base.folder)[0]
+    task = task_of(recipe)
+    task.require(base.folder, base.name)
+    return task.codec(base.folder, recipe, labels), recipe.base
 
 
 def _place(origin: Origin) -> str:
@@ -69,29 +92,34 @@ def check(ctx: click.Context, source: str, overrides: tuple[str, ...], as_json: 
     """Look for everything odd in SOURCE (data or a recipe). Ends with 2 if a training would be refused."""
     from tunewright.data.inspect import inspect
 
-    recipe, loaded = _load(source, overrides)
-    found = inspect(loaded, recipe.data)
+    recipe, reading, loaded = _load(source, overrides)
+    found = inspect(loaded, recipe.data, reading)
     errors = sum(finding.severity == "error" for finding in found)
     rows = len(loaded.chats) + len(loaded.validation)
     data = {
+        "task": recipe.task,
         "rows": rows,
         "format": loaded.format_name,
         "reason": loaded.format_reason,
+        "labels": list(loaded.labels),
         "errors": errors,
         "findings": [finding.as_dict() for finding in found],
     }
-    emit(as_json, data, _check_text(source, overrides, rows, loaded, found, errors))
+    emit(as_json, data, _check_text(source, overrides, recipe.task, rows, loaded, found, errors))
     ctx.exit(2 if errors else 0)
 
 
 def _check_text(
-    source: str, overrides: Sequence[str], rows: int, loaded: Loaded, found: Sequence[Finding], errors: int
+    source: str, overrides: Sequence[str], task: str, rows: int, loaded: Loaded, found: Sequence[Finding], errors: int
 ) -> str:
     from tunewright.data.findings import mend
 
     lines = [
-        _("{rows} rows, read as {format} ({reason})", rows=rows, format=loaded.format_name, reason=loaded.format_reason)
-    ]
+        _(
+            "{rows} rows, read as {format} for the task {task} ({reason})",
+            rows=rows, task=task, format=loaded.format_name, reason=loaded.format_reason,
+        )
+    ]  # fmt: skip
     for finding in found:
         lines += ["", *_finding_lines(finding)]
     lines.append("")
@@ -151,23 +179,23 @@ def show(
     source: str, overrides: tuple[str, ...], row: int, base: str | None, html: str | None, plain: bool, as_json: bool
 ) -> None:
     """Show one row of SOURCE as the model sees it: grey is context, bright is learned."""
-    recipe, loaded = _load(source, overrides)
+    recipe, reading, loaded = _load(source, overrides, base)
     chat = _chat(loaded, row)
-    template = _template(base or recipe.base)
-    rows = template.render(chat)
+    codec, _base_name = _codec(recipe, loaded.labels)
+    [rows] = codec.render_many([chat])
     place = _place(chat.origin)
     if html is not None:
         from tunewright import rundir
         from tunewright.data.show import page
 
-        rundir.write_text(Path(html), page(rows, template, place))
+        rundir.write_text(Path(html), page(rows, codec, place))
         emit(as_json, {"file": html}, _("wrote {file}", file=html))
         return
     painted = plain or not sys.stdout.isatty()
-    text = [_paint(rendered, template, painted) for rendered in rows]
-    tail = "\n".join(_show_notes(chat, rows, template, place))
+    text = [_paint(rendered, codec, painted) for rendered in rows]
+    tail = "\n".join(_show_notes(chat, rows, codec, reading, place))
     if as_json:
-        emit(True, {"row": row, "place": place, "rendered": [_tokens(r, template) for r in rows]}, "")
+        emit(True, {"row": row, "place": place, "rendered": [_tokens(r, codec) for r in rows]}, "")
         return
     click.echo("\n\n".join(text) or _("Nothing is learned from this row."), color=not painted)
     click.echo("\n" + tail, err=True)
@@ -184,12 +212,12 @@ def _chat(loaded: Loaded, row: int) -> Chat:
     return chats[row - 1]
 
 
-def _paint(rendered: Rendered, template: ChatTemplate, plain: bool) -> str:
+def _paint(rendered: Rendered, codec: Codec, plain: bool) -> str:
     from tunewright.data.show import bracketed
 
     if plain:
-        return bracketed(rendered, template)
-    pieces = template.pieces(rendered.ids.tolist())
+        return bracketed(rendered, codec)
+    pieces = codec.pieces(rendered)
     painted = []
     for number, (piece, learned) in enumerate(zip(pieces, rendered.learn.tolist(), strict=True)):
         # Every other token a shade darker, so that the eye sees where tokens end.
@@ -198,25 +226,32 @@ def _paint(rendered: Rendered, template: ChatTemplate, plain: bool) -> str:
     return "".join(painted)
 
 
-def _tokens(rendered: Rendered, template: ChatTemplate) -> list[dict[str, Any]]:
+def _tokens(rendered: Rendered, codec: Codec) -> list[dict[str, Any]]:
     ids = rendered.ids.tolist()
     return [
         {"id": token, "text": piece, "learned": learned}
-        for token, piece, learned in zip(ids, template.pieces(ids), rendered.learn.tolist(), strict=True)
+        for token, piece, learned in zip(ids, codec.pieces(rendered), rendered.learn.tolist(), strict=True)
     ]
 
 
-def _show_notes(chat: Chat, rows: Sequence[Rendered], template: ChatTemplate, place: str) -> list[str]:
+def _show_notes(chat: Chat, rows: Sequence[Rendered], codec: Codec, reading: Reading, place: str) -> list[str]:
+    from tunewright.data.thinking import thinks
+
     total, learned = sum(row.length for row in rows), sum(row.learned for row in rows)
     lines = [_("{place}: {total} tokens, {learned} of them learned", place=place, total=total, learned=learned)]
-    added = template.adds_system()
+    if reading.reads == "labels":
+        total = sum(codec.size(row) for row in rows)
+        lines = [_("{place}: {total} tokens, and the label is learned", place=place, total=total)]
+    added = codec.adds_system()
     if added and not any(message.role == "system" for message in chat.messages):
         lines.append(_("the template adds a system prompt by itself: {text}", text=repr(added)))
-    typed = sorted({word for message in chat.messages for word in template.specials_in(message.content)})
+    typed = sorted({word for message in chat.messages for word in codec.specials_in(message.content)})
     if typed:
         lines.append(_("special tokens typed in the text, kept as text: {names}", names=", ".join(typed)))
-    thinks = any(message.thinking for message in chat.messages)
-    return [*lines, *(note for note in template.notes if thinks or "<think>" not in note)]
+    thinking = thinks(chat)
+    if thinking and not getattr(codec, "learn_thinking", True):
+        lines.append(_("the chain of thought is context: data.learn_thinking is false"))
+    return [*lines, *(note for note in codec.notes if thinking or "<think>" not in note)]
 
 
 # -- stats -----------------------------------------------------------------------------------------------------------
@@ -231,25 +266,20 @@ def stats(source: str, overrides: tuple[str, ...], base: str | None, as_json: bo
     """Measure SOURCE: lengths in tokens, share learned, languages, duplicates."""
     from tunewright.data.inspect import measure
 
-    recipe, loaded = _load(source, overrides)
-    name = base or recipe.base
-    measured = measure(loaded, _template(name))
-    emit(as_json, {"base": name, **measured}, _stats_text(measured, name, source))
+    recipe, reading, loaded = _load(source, overrides, base)
+    codec, name = _codec(recipe, loaded.labels)
+    measured = measure(loaded, codec, reading)
+    emit(as_json, {"base": name, **measured}, _stats_text(measured, name, " ".join([source, *overrides])))
 
 
 def _stats_text(measured: dict[str, Any], base: str, source: str) -> str:
-    rows = measured["rows"]
-    share = 100 * measured["learned_share"]
-    lines = [
-        _(
-            "{rows} rows, {tokens} tokens, {share} % of them learned",
-            rows=rows,
-            tokens=measured["tokens"],
-            share=f"{share:.0f}",
-        ),
-        "",
-        _("tokens to a row (tokenizer of {base})", base=base),
-    ]
+    first = _("{rows} rows, {tokens} tokens", rows=measured["rows"], tokens=measured["tokens"])
+    if "labels" in measured:
+        names = ", ".join(f"{name} ({count})" for name, count in measured["labels"].items())
+        first += _(", labels: {names}", names=names)
+    else:
+        first += _(", {share} % of them learned", share=f"{100 * measured['learned_share']:.0f}")
+    lines = [first, "", _("tokens to a row (tokenizer of {base})", base=base)]
     widest = max((bar["rows"] for bar in measured["histogram"]), default=0)
     for bar in measured["histogram"]:
         length = round(_BAR * bar["rows"] / widest) if widest else 0

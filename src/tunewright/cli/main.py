@@ -57,7 +57,9 @@ VERBS: dict[str, dict[str, str]] = {
         "recipe": "Explain what a key of a recipe does.",
     },
     "After training": {
+        "predict": "Labels, translations or answers of a run for the rows of a file.",
         "evaluate": "Measure a run again, on its held-out rows or on other data.",
+        "compare": "Put runs on the same held-out rows side by side.",
         "report": "Write the page of a run anew.",
         "resume": "Go on with a run that was interrupted.",
     },

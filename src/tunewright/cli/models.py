@@ -7,6 +7,7 @@ import json
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from tunewright.cli.main import json_option, verb
 from tunewright.model.catalog import Entry, catalog
@@ -34,9 +35,14 @@ def command(as_json: bool) -> None:
     table.add_column(_("name"), no_wrap=True)
     table.add_column(_("size"), justify="right", no_wrap=True)
     table.add_column(_("licence"), no_wrap=True, overflow="ellipsis", max_width=19)
-    table.add_column(_("languages"), overflow="fold", max_width=17)
+    table.add_column(_("languages"), overflow="fold", max_width=18)
     table.add_column(_("here"), no_wrap=True)
+    tasks: tuple[str, ...] = ()
     for name, entry in catalog().items():
+        if entry.tasks != tasks:
+            tasks = entry.tasks
+            table.add_row()
+            table.add_row(Text(", ".join(tasks), style="bold"))
         table.add_row(name, size(entry), entry.licence, ", ".join(entry.languages), _("yes") if here[name] else "-")
     console.print(table)
     console.print()

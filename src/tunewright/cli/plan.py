@@ -18,7 +18,7 @@ def command(source: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """
     from tunewright.cli.screen import Screen, plan_table
     from tunewright.recipe.load import load
-    from tunewright.train.run import get_ready
+    from tunewright.train.ready import get_ready
 
     ready = get_ready(load(source, overrides), Screen())
     plan = ready.plan.as_dict()

@@ -27,15 +27,15 @@ def command(run: str | None, out: Path | None, as_json: bool) -> None:
     tunewright report runs/identity-1     this one
     tunewright report --out page.html     the page somewhere else
     """
-    from tunewright.report import curves, page
+    from tunewright.report import confusion, curves, page
 
     found = rundir.find(run)
-    curve = curves.write(found)
+    curve, matrix = curves.write(found), confusion.write(found)
     written = page.write(found, out)
     file = found.file(rundir.EVALUATION)
     evaluation: dict[str, Any] = rundir.read_json(file) if file.exists() else {}
     if as_json:
-        emit(True, _facts(found, written, curve, evaluation), "")
+        emit(True, _facts(found, written, curve, matrix, evaluation), "")
         return
     console = Console(width=table.WIDTH)
     if evaluation:
@@ -45,13 +45,18 @@ def command(run: str | None, out: Path | None, as_json: bool) -> None:
     else:
         console.print(_("This run has no evaluation yet; the page shows what there is."))
     console.print()
-    for name, path in ((_("page"), written), (_("loss curve"), curve)):
+    for name, path in ((_("page"), written), (_("loss curve"), curve), (_("confusion"), matrix)):
         if path is not None:
             console.print(Text(f"{name + ':':<12}{path}"), soft_wrap=True)
-    after = _("Next: open the page, or type: {command}", command=f"tunewright chat {found}")
+    answers = evaluation.get("gives", "answers") == "answers"
+    then = f"tunewright chat {found}" if answers else f"tunewright predict {found} FILE"
+    after = _("Next: open the page, or type: {command}", command=then)
     console.print(Text(after), soft_wrap=True)
 
 
-def _facts(run: rundir.RunDir, page: Path, curve: Path | None, evaluation: dict[str, Any]) -> dict[str, Any]:
+def _facts(
+    run: rundir.RunDir, page: Path, curve: Path | None, matrix: Path | None, evaluation: dict[str, Any]
+) -> dict[str, Any]:
     parts = {key: evaluation.get(key) for key in ("verdict", "before", "after", "difference", "counts")}
-    return {"run": str(run), "report": str(page), "loss_curve": str(curve) if curve else None, **parts}
+    pictures = {"loss_curve": str(curve) if curve else None, "confusion": str(matrix) if matrix else None}
+    return {"run": str(run), "report": str(page), **pictures, **parts}

@@ -42,14 +42,15 @@ def told(tell: Callable[[Screen], RunDir], set_log: Callable[[Path], None]) -> T
     screen.console.print(table.table(evaluation))
     screen.console.print(table.legend(), style="dim")
     screen.console.print(table.answers(evaluation, 3))
-    lines = [
-        evaluation["verdict"],
-        "",
-        _("Report:  {path}", path=run.file(rundir.REPORT)),
-        _("Talk:    tunewright chat"),
-        _("Ask:     tunewright chat -m \"…\" --compare"),
-    ]
+    lines = [evaluation["verdict"], "", _("Report:  {path}", path=run.file(rundir.REPORT)), *_next(run, evaluation)]
     return Told({"run": str(run), "verdict": evaluation["verdict"]}, "\n".join(lines))
+
+
+def _next(run: RunDir, evaluation: dict[str, Any]) -> list[str]:
+    """What one may type now: to talk to a model that answers, to hand rows to one that gives labels or outputs."""
+    if evaluation.get("gives", "answers") in ("answers", "likelihood"):
+        return [_("Talk:    tunewright chat"), _("Ask:     tunewright chat -m \"…\" --compare")]
+    return [_("Predict: tunewright predict {run} FILE -o out.jsonl", run=run)]
 
 
 def _page(run: RunDir) -> None:

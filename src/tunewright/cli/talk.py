@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import click
 
 from tunewright import rundir
 from tunewright.cli.screen import Screen
+from tunewright.data.thinking import split_thinking, stretches
+from tunewright.errors import RunError
 from tunewright.example import Message
 from tunewright.infer.engine import Engine
+from tunewright.infer.open import Opened, open_base, open_run
 from tunewright.text import _
-from tunewright.train import run as story
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,22 @@ def open_voices(run: str | None, base: str | None, compare: bool) -> list[Voice]
     screen = Screen()
     with screen.doing(_("Loading"), 0):
         if base:
-            return [Voice(base, story.open_base(base), None, [])]
+            return [Voice(base, open_base(base), None, [])]
         folder = rundir.find(run)
-        engine, recipe = story.open_engine(folder)
-        voices = [Voice(_("tuned"), engine, recipe.data.system, [])]
+        tuned = open_run(folder)
+        if tuned.task.gives != "answers":
+            raise RunError(
+                _("this run does not chat: its task is {task}", task=tuned.recipe.task), where=str(folder),
+                do=_("give it a file to answer"), command=f"tunewright predict {folder} FILE",
+            )  # fmt: skip
+        voices = [_voice(_("tuned"), tuned)]
         if compare:
-            plain, _recipe = story.open_engine(folder, tuned=False)
-            voices.insert(0, Voice(_("base"), plain, recipe.data.system, []))
+            voices.insert(0, _voice(_("base"), open_run(folder, tuned=False)))
         return voices
+
+
+def _voice(name: str, opened: Opened) -> Voice:
+    return Voice(name, opened.engine, opened.recipe.data.system, [])
 
 
 class Talk:
@@ -78,12 +88,13 @@ class Talk:
         if len(self.voices) > 1:
             click.echo(f"{voice.name}: ", nl=False)
         prompt = voice.engine.template.prompt_ids([*opening, *voice.past])
-        pieces: list[str] = []
-        options = self.options
-        for piece in voice.engine.stream(prompt, options.max_new_tokens, options.temperature, options.top_p):
-            shown = piece if pieces else piece.lstrip()
-            if shown:
-                pieces.append(shown)
-                click.echo(shown, nl=False)
+        options, marks = self.options, voice.engine.template.marks
+        answer = ""
+        stream = voice.engine.stream(prompt, options.max_new_tokens, options.temperature, options.top_p)
+        for piece, is_thinking in stretches(stream, marks):
+            shown = piece if answer else piece.lstrip()
+            answer += shown
+            click.echo(click.style(shown, dim=True) if is_thinking else shown, nl=False)
         click.echo()
-        voice.past.append(Message("assistant", "".join(pieces)))
+        said = split_thinking(answer, replace(marks, opened=False))
+        voice.past.append(Message("assistant", said.answer, thinking=said.thinking))

@@ -95,29 +95,8 @@ class BaseFiles:
                     found.append(token)
         return found
 
-    def template_source(self, wanted: str | None) -> str:
-        """The template's text. ``wanted`` is one of its names, or a whole template. Raises BaseModelError."""
-        if wanted is not None and ("{%" in wanted or "{{" in wanted):
-            return wanted
-        named = self._named_templates()
-        if wanted is not None:
-            if wanted not in named:
-                raise BaseModelError(
-                    _("the base has no chat template called {wanted!r}", wanted=wanted),
-                    where=self.where,
-                    do=_("use one of: {names}", names=", ".join(sorted(named)) or _("none")),
-                )
-            return named[wanted]
-        if "default" in named:
-            return named["default"]
-        raise BaseModelError(
-            _("the base has no chat template, so it was not made for conversations"),
-            where=self.where,
-            do=_("choose a base whose name ends in -Instruct, -Chat or -it")
-            + (_(", or name one of its templates: {names}", names=", ".join(sorted(named))) if named else ""),
-        )
-
-    def _named_templates(self) -> dict[str, str]:
+    def named_templates(self) -> dict[str, str]:
+        """The base's own chat templates by name; the one that is meant where none is named is ``default``."""
         value = self.json(TOKENIZER_CONFIG).get("chat_template")
         named: dict[str, str] = {}
         if isinstance(value, str):

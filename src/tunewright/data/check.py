@@ -1,21 +1,24 @@
-"""What is odd about the conversations, as findings. Looks and never changes; every check is one function."""
+"""What is odd about the examples, as findings. Looks and never changes; every check is one function."""
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tunewright.data.findings import finding
-from tunewright.data.near import Union, near_clusters
+from tunewright.data.check_labels import check_labels
+from tunewright.data.check_pairs import check_pairs
+from tunewright.data.digest import Digest, clusters, digests, normal
+from tunewright.data.findings import Severity, finding
+from tunewright.data.formats import Reading, Reads
 from tunewright.example import Chat, Finding, Message, Origin
 from tunewright.text import _
+
+__all__ = ["Digest", "check", "clusters", "digests", "languages", "nothing_to_learn", "unlearned", "usual_specials"]
 
 FEWEST, FEW = 10, 50
 
@@ -64,71 +67,13 @@ _SCRIPTS: Mapping[str, re.Pattern[str]] = {
 _LATIN = re.compile("[A-Za-z\u00c0-\u024f]")
 
 
-@dataclass(frozen=True)
-class Digest:
-    """What two rows are compared by. whole, question: hashes of the normalised text.  answer: the same of the last
-    answer.  near: label of the cluster of near duplicates, -1 before it is known."""
-
-    whole: bytes
-    question: bytes
-    answer: bytes
-
-
-def digests(chats: Sequence[Chat]) -> list[Digest]:
-    return [_digest(chat) for chat in chats]
-
-
-def _digest(chat: Chat) -> Digest:
-    last = len(chat.messages) - 1 if (found := chat.last_answer()) is None else found
-    question = _hash(f"{m.role}\0{_normal(m.content)}" for m in chat.messages[:last])
-    answer = _hash(f"{m.role}\0{_normal(m.content)}\0{_normal(m.thinking or '')}" for m in chat.messages[last:])
-    return Digest(_hash([question.hex(), answer.hex()]), question, answer)
-
-
-def _hash(texts: Iterator[str] | list[str]) -> bytes:
-    digest = hashlib.blake2b(digest_size=16)
-    for text in texts:
-        digest.update(text.encode("utf-8", "surrogatepass") + b"\1")
-    return digest.digest()
-
-
-def _normal(text: str) -> str:
-    return " ".join(text.split()).casefold()
-
-
-def said(chat: Chat) -> str:
-    """All that user, assistant and tools say, in lower case. A system message is a frame and says nothing here."""
-    return "\n".join(m.content for m in chat.messages if m.role != "system").lower()
-
-
-def clusters(chats: Sequence[Chat], known: Sequence[Digest]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(N,) labels of near duplicates alone, and of rows that belong on one side: near duplicates and same questions.
-
-    A pure function of the texts: the order of the rows changes the labels' numbers, not who is together.
-    """
-    first: dict[bytes, int] = {}
-    for index, digest in enumerate(known):
-        first.setdefault(digest.whole, index)
-    unique = sorted(first.values(), key=lambda index: known[index].whole)
-    labels = near_clusters([said(chats[index]) for index in unique])
-    near = Union(len(chats))
-    for place, label in enumerate(labels):
-        near.join(unique[place], unique[int(label)])
-    for index, digest in enumerate(known):
-        near.join(index, first[digest.whole])
-    together = Union(len(chats))
-    together.parent = list(near.parent)
-    asked: dict[bytes, int] = {}
-    for index, digest in enumerate(known):
-        together.join(index, asked.setdefault(digest.question, index))
-    return near.labels(), together.labels()
-
-
 # -- one function a check --------------------------------------------------------------------------------------------
 
 
-def nothing_to_learn(chat: Chat) -> str | None:
-    """Why nothing would be learned from this conversation, or None if something would."""
+def nothing_to_learn(chat: Chat, reads: Reads = "turns") -> str | None:
+    """Why nothing would be learned from this example, or None if something would."""
+    if reads in ("labels", "pairs") and empty_text(chat):
+        return _("the text is empty")
     learned = [m for m in chat.messages if m.role == "assistant" and m.learn]
     if not learned:
         if any(m.role == "assistant" for m in chat.messages):
@@ -137,6 +82,11 @@ def nothing_to_learn(chat: Chat) -> str | None:
     if all(_says_nothing(message) for message in learned):
         return _("the answer is empty")
     return None
+
+
+def empty_text(chat: Chat) -> bool:
+    """Whether a text that is given is empty."""
+    return any(m.role == "user" and not m.content.strip() for m in chat.messages)
 
 
 def _says_nothing(message: Message) -> bool:
@@ -153,20 +103,28 @@ def check(
     allow_few: bool = False,
     allow_unlearned: bool = False,
     specials: Callable[[str], list[str]] | None = None,
+    reading: Reading = Reading(),  # noqa: B008 - frozen
 ) -> list[Finding]:
     """All findings about ``chats`` that need no tokens. ``known`` and ``near`` come from digests() and clusters()."""
+    reads = reading.reads
     found: list[Finding] = []
-    found += _amount(chats, allow_few)
-    found += _placeholders(missing)
-    found += _unlearned(chats, allow_unlearned)
+    found += _amount(chats, allow_few, reads)
+    found += _placeholders(missing, reads)
+    found += _unlearned(chats, allow_unlearned, reads)
     if ignored:
         found.append(finding("D106", [], count=sum(ignored.values()), names=_names(ignored)))
-    found += _duplicates(chats, known, near)
-    found += _disagreements(chats, known)
+    found += _duplicates(chats, known, near, reads)
     found += _texts(chats, specials or usual_specials)
-    found += _roles(chats)
-    found += _cut_off(chats)
-    found += _languages(chats)
+    if reads == "turns":
+        found += _disagreements(chats, known)
+        found += _roles(chats)
+        found += _cut_off(chats)
+    elif reads == "labels":
+        found += check_labels(chats, known, reading)
+    elif reads == "pairs":
+        found += _disagreements(chats, known, echoes=False)
+        found += check_pairs(chats)
+    found += _languages(chats, reads)
     return found
 
 
@@ -182,8 +140,10 @@ def _names(counts: Counter[str], most: int = 6) -> str:
     return ", ".join(shown) + (" …" if len(counts) > most else "")
 
 
-def _amount(chats: Sequence[Chat], allow_few: bool) -> Iterator[Finding]:
+def _amount(chats: Sequence[Chat], allow_few: bool, reads: Reads) -> Iterator[Finding]:
     origins = [chat.origin for chat in chats[:1]]
+    if reads == "documents" and chats:  # a document can be a book; whether rows can be held out is D402's question
+        return
     if len(chats) < FEWEST:
         severity = "warning" if allow_few and chats else "error"
         yield finding("D101", origins, count=len(chats), severity=severity, least=FEWEST)  # type: ignore[arg-type]
@@ -191,19 +151,20 @@ def _amount(chats: Sequence[Chat], allow_few: bool) -> Iterator[Finding]:
         yield finding("D102", origins, count=len(chats))
 
 
-def _placeholders(missing: Mapping[str, Sequence[Origin]]) -> Iterator[Finding]:
+def _placeholders(missing: Mapping[str, Sequence[Origin]], reads: Reads) -> Iterator[Finding]:
     if missing:
         rows = list({(o.file, o.line, o.row): o for origins in missing.values() for o in origins}.values())
         rows.sort(key=lambda origin: (origin.file, origin.row))
         names = ", ".join("{{" + name + "}}" for name in missing)
         example = " ".join(f"data.variables.{name}=…" for name in missing)
-        yield finding("D103", rows, count=len(rows), names=names, example=example)
+        severity = "warning" if reads == "documents" else "error"  # running text quotes markup, nobody answers with it
+        yield finding(
+            "D103", rows, count=len(rows), names=names, example=example, severity=severity  # type: ignore[arg-type]
+        )
 
 
-def _unlearned(chats: Sequence[Chat], allowed: bool) -> Iterator[Finding]:
-    rows = [chat.origin for chat in chats if nothing_to_learn(chat) is not None]
-    if rows:
-        yield finding("D104", rows, severity="warning" if allowed else "error")
+def _unlearned(chats: Sequence[Chat], allowed: bool, reads: Reads) -> Iterator[Finding]:
+    yield from unlearned(chats, allowed, reads)
     some = [
         chat.origin
         for chat in chats
@@ -213,17 +174,33 @@ def _unlearned(chats: Sequence[Chat], allowed: bool) -> Iterator[Finding]:
         yield finding("D105", some)
 
 
-def _duplicates(chats: Sequence[Chat], known: Sequence[Digest], near: NDArray[np.int64]) -> Iterator[Finding]:
+def unlearned(chats: Sequence[Chat], allowed: bool, reads: Reads = "turns") -> Iterator[Finding]:
+    """The findings D104 and D508: rows from which nothing would be learned."""
+    severity: Severity = "warning" if allowed else "error"
+    given = reads in ("labels", "pairs")
+    rows = [chat.origin for chat in chats if nothing_to_learn(chat) is not None]
+    if rows:
+        yield finding("D104", rows, severity=severity)
+    empty = [chat.origin for chat in chats if given and empty_text(chat)]
+    if empty:
+        yield finding("D508", empty, severity=severity)
+
+
+def _duplicates(
+    chats: Sequence[Chat], known: Sequence[Digest], near: NDArray[np.int64], reads: Reads
+) -> Iterator[Finding]:
     seen: set[bytes] = set()
+    asked: set[bytes] = set()
     clustered: set[int] = set()
     exact: list[Origin] = []
     almost: list[Origin] = []
     for chat, digest, label in zip(chats, known, near, strict=True):
         if digest.whole in seen:
             exact.append(chat.origin)
-        elif int(label) in clustered:
+        elif int(label) in clustered and not (reads == "labels" and digest.question in asked):  # that is D503
             almost.append(chat.origin)
         seen.add(digest.whole)
+        asked.add(digest.question)
         clustered.add(int(label))
     if exact:
         yield finding("D201", exact)
@@ -231,7 +208,7 @@ def _duplicates(chats: Sequence[Chat], known: Sequence[Digest], near: NDArray[np
         yield finding("D202", almost)
 
 
-def _disagreements(chats: Sequence[Chat], known: Sequence[Digest]) -> Iterator[Finding]:
+def _disagreements(chats: Sequence[Chat], known: Sequence[Digest], echoes: bool = True) -> Iterator[Finding]:
     answers: dict[bytes, set[bytes]] = defaultdict(set)
     for chat, digest in zip(chats, known, strict=True):
         if chat.last_answer() is not None:
@@ -239,9 +216,9 @@ def _disagreements(chats: Sequence[Chat], known: Sequence[Digest]) -> Iterator[F
     rows = [c.origin for c, d in zip(chats, known, strict=True) if len(answers.get(d.question, ())) > 1]
     if rows:
         yield finding("D203", rows)
-    echoes = [chat.origin for chat in chats if _echoes(chat)]
-    if echoes:
-        yield finding("D204", echoes)
+    same = [chat.origin for chat in chats if echoes and _echoes(chat)]
+    if same:
+        yield finding("D204", same)
 
 
 def _echoes(chat: Chat) -> bool:
@@ -249,7 +226,7 @@ def _echoes(chat: Chat) -> bool:
     if not last:
         return False
     answer, asked = chat.messages[last], chat.messages[last - 1]
-    return asked.role == "user" and bool(answer.content.strip()) and _normal(answer.content) == _normal(asked.content)
+    return asked.role == "user" and bool(answer.content.strip()) and normal(answer.content) == normal(asked.content)
 
 
 def _texts(chats: Sequence[Chat], specials: Callable[[str], list[str]]) -> Iterator[Finding]:
@@ -322,11 +299,12 @@ def _cut_off(chats: Sequence[Chat]) -> Iterator[Finding]:
         yield finding("D209", rows)
 
 
-def languages(chats: Sequence[Chat]) -> Counter[str]:
-    """How many rows' answers are written mainly in which language, told by script alone."""
+def languages(chats: Sequence[Chat], reads: Reads = "turns") -> Counter[str]:
+    """How many rows are written mainly in which language, told by script alone: their answers, or their texts."""
+    role = "user" if reads == "labels" else "assistant"
     counts: Counter[str] = Counter()
     for chat in chats:
-        text = "".join(m.content for m in chat.messages if m.role == "assistant")[:4000]
+        text = "".join(m.content for m in chat.messages if m.role == role)[:4000]
         counts[_language(text)] += 1
     return counts
 
@@ -343,11 +321,12 @@ def _language(text: str) -> str:
     return best if seen[best] else "none"
 
 
-def _languages(chats: Sequence[Chat]) -> Iterator[Finding]:
-    counts = languages(chats)
+def _languages(chats: Sequence[Chat], reads: Reads) -> Iterator[Finding]:
+    counts = languages(chats, reads)
     del counts["none"]
     if counts:
         total = sum(counts.values())
         shares = [(name, 100 * count / total) for name, count in counts.most_common(6)]
         names = ", ".join(f"{name} ({share:.0f} %)" for name, share in shares if share >= 0.5)
-        yield finding("D210", [], count=total, names=names)
+        what = {"turns": _("answers"), "labels": _("texts"), "pairs": _("targets"), "documents": _("documents")}[reads]
+        yield finding("D210", [], count=total, names=names, what=what)

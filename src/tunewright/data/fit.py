@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tunewright.example import Rendered
 
@@ -19,19 +20,22 @@ class Cut:
     lost: int
 
 
-def cut(rows: Sequence[Rendered], most: int, head: Sequence[int]) -> Cut:
+def cut(
+    rows: Sequence[Rendered], most: int, head: Sequence[int], keep: Sequence[NDArray[np.bool_]] | None = None
+) -> Cut:
     """Each row within ``most`` tokens: the oldest context goes first, every learned token stays.
 
-    head: ids that conversations of this kind begin with (system message, header); kept if there is room. A
-    conversation whose answers do not fit together becomes several rows, each answer learned in one of them.
+    head: ids that conversations of this kind begin with (system message, header); kept if there is room.
+    keep: (T,) of each row, what stays whole beside what is learned: the reasoning before an answer. A conversation
+    whose answers do not fit together becomes several rows, each answer learned in one of them.
     """
     done: list[Rendered] = []
     lost = 0
-    for row in rows:
+    for row, whole in zip(rows, keep or [row.learn for row in rows], strict=True):
         if row.length <= most:
             done.append(row)
             continue
-        pieces = _windows(row, most, np.array(head, dtype=np.int32))
+        pieces = _windows(row, whole, most, np.array(head, dtype=np.int32))
         if pieces is None:
             return Cut((), 0)
         covered = np.zeros(row.length, dtype=bool)
@@ -43,9 +47,11 @@ def cut(rows: Sequence[Rendered], most: int, head: Sequence[int]) -> Cut:
     return Cut(tuple(done), lost)
 
 
-def _windows(row: Rendered, most: int, head: np.ndarray) -> list[tuple[np.ndarray, int]] | None:
+def _windows(
+    row: Rendered, whole: NDArray[np.bool_], most: int, head: NDArray[np.int32]
+) -> list[tuple[np.ndarray, int]] | None:
     """For each piece the places it takes, and from which place on it learns; None if an answer does not fit."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], row.learn, [False]]).astype(np.int8)))
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], whole, [False]]).astype(np.int8)))
     runs = list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
     if not runs or any(end - start + 1 > most for start, end in runs):
         return None

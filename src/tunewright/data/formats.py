@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
+from tunewright.data.columns import check_names, found_names
 from tunewright.data.messages import answered, history_of, parse_messages, style_of, text_of, tools_of
 from tunewright.data.read import Row
 from tunewright.errors import DataError
@@ -17,7 +17,22 @@ from tunewright.recipe.schema import Data
 from tunewright.text import _
 
 Build = Callable[[Mapping[str, Any], Origin, Counter[str]], list[Message]]
+Reads = Literal["turns", "labels", "pairs", "documents"]
 _FIELD = re.compile(r"\{\{.*?\}\}|\{([^{}]+)\}", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How rows are read, by what the task learns from them (``Task.reads``).
+
+    labels: names in the order of their numbers; empty for those of the training rows.  names: better names for labels
+    as the data writes them.  multi_label: a row has any number of labels.
+    """
+
+    reads: Reads = "turns"
+    labels: tuple[str, ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
+    multi_label: bool = False
 
 
 @dataclass(frozen=True)
@@ -174,6 +189,15 @@ def _candidates(fields: Mapping[str, Any], style: Mapping[str, str]) -> list[For
     return found + [known for known in _FLAT if all(name in fields for name in known.needs)]
 
 
+def flat_formats(rows: Sequence[Row]) -> list[str]:
+    """Names of the formats that the first row could have, conversations among them."""
+    fields = rows[0].fields
+    style: dict[str, str] = {
+        column: style_of(fields[column]) for column in ("conversations", "messages") if column in fields
+    }
+    return [found.name for found in _candidates(fields, style)]
+
+
 # -- choosing --------------------------------------------------------------------------------------------------------
 
 
@@ -269,7 +293,7 @@ def _columns(data: Data, rows: Sequence[Row]) -> Format:
                 where="data.columns",
                 do=_("add data.columns.{part}=COLUMN", part=part),
             )
-    _check_names(data.columns, rows)
+    check_names(data.columns, rows)
     names = data.columns
 
     def build(fields: Mapping[str, Any], origin: Origin, ignored: Counter[str]) -> list[Message]:
@@ -291,16 +315,16 @@ def _templated(data: Data, rows: Sequence[Row]) -> Format:
                 where=f"data.{key}",
                 do=_('write both: data.prompt: "… {column} …" and data.answer: "{column}"'),
             )
-        if not any(_fields_in(text)):
+        if not any(fields_in(text)):
             raise DataError(
                 _("data.{key} names no column", key=key),
                 where=f"data.{key}",
-                do=_("write a column's name in braces; found are {names}", names=_found(rows[0].fields)),
+                do=_("write a column's name in braces; found are {names}", names=found_names(rows[0].fields)),
             )
     prompt, answer = data.prompt or "", data.answer or ""
     names = data.columns
-    used = dict.fromkeys([*_fields_in(prompt), *_fields_in(answer)])
-    _check_names({f"{{{name}}}": name for name in used} | dict(names), rows)
+    used = dict.fromkeys([*fields_in(prompt), *fields_in(answer)])
+    check_names({f"{{{name}}}": name for name in used} | dict(names), rows)
 
     def build(fields: Mapping[str, Any], origin: Origin, ignored: Counter[str]) -> list[Message]:
         def fill(text: str) -> str:
@@ -312,7 +336,8 @@ def _templated(data: Data, rows: Sequence[Row]) -> Format:
     return Format("template", _("data.prompt and data.answer of the recipe"), needs, _system(names), build)
 
 
-def _fields_in(text: str) -> list[str]:
+def fields_in(text: str) -> list[str]:
+    """The columns that a ``data.prompt`` or ``data.answer`` names, in order."""
     return [match[1] for match in _FIELD.finditer(text) if match[1]]
 
 
@@ -330,26 +355,6 @@ def _system(names: Mapping[Any, str]) -> tuple[str, ...]:
 # -- saying what was found -------------------------------------------------------------------------------------------
 
 
-def _check_names(wanted: Mapping[Any, str], rows: Sequence[Row]) -> None:
-    fields = rows[0].fields
-    for key, name in wanted.items():
-        if name in fields or any(name in row.fields for row in rows):
-            continue
-        near = difflib.get_close_matches(name, [str(n) for n in fields], n=1, cutoff=0.5)
-        where = f"data.columns.{key}" if not str(key).startswith("{") else f"data.prompt or data.answer, {key}"
-        raise DataError(
-            _("there is no column {name!r}", name=name),
-            where=f"{where}; {rows[0].origin}",
-            do=(_("did you mean {near!r}? ", near=near[0]) if near else "")
-            + _("found are {names}", names=_found(fields)),
-        )
-
-
-def _found(fields: Iterable[Any]) -> str:
-    names = [str(name) for name in fields]
-    return ", ".join(names[:12]) + (" …" if len(names) > 12 else "") if names else _("none")
-
-
 def _wrong_columns(row: Row, chosen: Format | None, wanted: str = "auto") -> DataError:
     """The columns that were found, beside those that would do."""
     if chosen is not None:
@@ -358,7 +363,7 @@ def _wrong_columns(row: Row, chosen: Format | None, wanted: str = "auto") -> Dat
             _(
                 "the row has no {missing}, which other rows have; it has {names}",
                 missing=missing,
-                names=_found(row.fields),
+                names=found_names(row.fields),
             ),
             where=str(row.origin),
             do=_("give the row the same columns"),
@@ -371,10 +376,12 @@ def _wrong_columns(row: Row, chosen: Format | None, wanted: str = "auto") -> Dat
         "prompt, completion",
         "Question, Complex_CoT, Response",
         _("any two, named with data.columns"),
+        _("text, label: with task=classify"),
     ]
-    what = _("no known format has these columns: {names}", names=_found(fields))
+    what = _("no known format has these columns: {names}", names=found_names(fields))
     if wanted != "auto":
-        what = _("data.format is {wanted}, but the row has the columns {names}", wanted=wanted, names=_found(fields))
+        names = found_names(fields)
+        what = _("data.format is {wanted}, but the row has the columns {names}", wanted=wanted, names=names)
     nested = [
         name for name, value in fields.items() if isinstance(value, list) and value and isinstance(value[0], dict)
     ]
@@ -409,5 +416,5 @@ def _reason(chosen: Format, rows: Sequence[Row], data: Data) -> str:
     if data.format == chosen.name and data.format not in ("columns", "template"):
         reason = _("{saw} (chosen with data.format)", saw=chosen.saw)
     if others:
-        reason += _("; kept beside the row, not learned: {names}", names=_found(others))
+        reason += _("; kept beside the row, not learned: {names}", names=found_names(others))
     return reason

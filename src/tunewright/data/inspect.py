@@ -7,21 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from tunewright.data.check import check, clusters, digests, languages, nothing_to_learn
+from tunewright.data.check import check, clusters, digests, languages, unlearned
+from tunewright.data.check_labels import labels_of
+from tunewright.data.codec import Codec
 from tunewright.data.findings import finding
-from tunewright.data.load import Loaded
-from tunewright.data.template import ChatTemplate
+from tunewright.data.load import Loaded, Reading
 from tunewright.example import Finding
 from tunewright.recipe.schema import Data
 
 _BARS = 12
 
 
-def inspect(loaded: Loaded, data: Data) -> list[Finding]:
+def inspect(loaded: Loaded, data: Data, reading: Reading = Reading()) -> list[Finding]:  # noqa: B008 - frozen
     """Every finding that needs no base."""
     chats = [*loaded.chats, *loaded.validation]
     known = digests(chats)
-    near, _together = clusters(chats, known)
+    near, _together = clusters(chats, known, reading.reads)
     border = len(loaded.chats)
     found = check(
         loaded.chats,
@@ -31,29 +32,31 @@ def inspect(loaded: Loaded, data: Data) -> list[Finding]:
         ignored=loaded.ignored,
         allow_few=data.allow_few,
         allow_unlearned=data.allow_unlearned,
+        reading=reading,
     )
     trained = set(near[:border].tolist())
     overlap = [c.origin for c, label in zip(loaded.validation, near[border:], strict=True) if int(label) in trained]
     if overlap:
         found.append(finding("D401", overlap))
-    empty = [chat.origin for chat in loaded.validation if nothing_to_learn(chat)]
-    if empty:
-        found.append(finding("D104", empty, severity="warning" if data.allow_unlearned else "error"))
+    found += unlearned(loaded.validation, data.allow_unlearned, reading.reads)
     order = {"error": 0, "warning": 1, "info": 2}
     return sorted(found, key=lambda one: order[one.severity])
 
 
-def measure(loaded: Loaded, template: ChatTemplate) -> dict[str, Any]:
-    """Lengths of the rendered conversations in tokens, share learned, languages, copies."""
+def measure(loaded: Loaded, codec: Codec, reading: Reading = Reading()) -> dict[str, Any]:  # noqa: B008 - frozen
+    """Lengths of the written examples in tokens, share learned, languages, copies; of labels, how often each stands.
+
+    A label's number is learned, but is no token: a labelled row is as long as its text.
+    """
     chats = [*loaded.chats, *loaded.validation]
-    rendered = [row for rows in template.render_many(chats) for row in rows]
-    lengths = np.array([row.length for row in rendered], dtype=np.int64)
+    rendered = [row for rows in codec.render_many(chats) for row in rows]
+    lengths = np.array([codec.size(row) for row in rendered], dtype=np.int64)
+    total = int(lengths.sum()) if reading.reads == "labels" else sum(row.length for row in rendered)
     learned = sum(row.learned for row in rendered)
     known = digests(chats)
-    near, _together = clusters(chats, known)
+    near, _together = clusters(chats, known, reading.reads)
     exact = len(chats) - len({digest.whole for digest in known})
-    total = int(lengths.sum())
-    return {
+    measured = {
         "rows": len(chats),
         "rendered": len(rendered),
         "tokens": total,
@@ -61,9 +64,13 @@ def measure(loaded: Loaded, template: ChatTemplate) -> dict[str, Any]:
         "learned_share": round(learned / total, 4) if total else 0.0,
         "lengths": _summary(lengths),
         "histogram": _histogram(lengths),
-        "languages": dict(languages(chats).most_common()),
+        "languages": dict(languages(chats, reading.reads).most_common()),
         "duplicates": {"exact": exact, "near": len(chats) - len(Counter(near.tolist())) - exact},
     }
+    if reading.reads == "labels":
+        counts = Counter(name for chat in chats for name in labels_of(chat, reading.multi_label))
+        measured["labels"] = {name: counts[name] for name in loaded.labels}
+    return measured
 
 
 def _summary(lengths: np.ndarray[Any, Any]) -> dict[str, int]:

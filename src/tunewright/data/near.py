@@ -101,7 +101,7 @@ def _shingles(texts: Iterable[str]) -> tuple[NDArray[np.uint32], NDArray[np.int6
     codes: list[int] = []
     sizes: list[int] = []
     for text in texts:
-        words = _WORD.findall(text)
+        words = _WORD.findall(text) or text.split()  # signs alone, such as :), are what such a text says
         for word in words:
             if word not in known:
                 known[word] = zlib.crc32(word.encode("utf-8"))

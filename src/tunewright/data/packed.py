@@ -76,7 +76,7 @@ def to_bytes(arrays: dict[str, NDArray[Any]], text: bytes) -> bytes:
 def from_bytes(content: bytes) -> tuple[dict[str, NDArray[Any]], bytes]:
     """Raises ValueError, KeyError or OSError if this is not what ``to_bytes`` wrote."""
     with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-        arrays = {name: stored[name] for name in ("ids", "learn", "starts", "place", "example", "held_out")}
+        arrays = {name: stored[name] for name in ("ids", "learn", "starts", "place", "example", "held_out", "watched")}
         text = stored["text"].tobytes()
     arrays["learn"] = np.unpackbits(arrays["learn"], count=len(arrays["ids"])).astype(np.bool_)
     return arrays, text

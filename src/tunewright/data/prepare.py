@@ -12,35 +12,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunewright.data import cache as entries
-from tunewright.data.check import check, clusters, digests, nothing_to_learn
+from tunewright.data.check import check, clusters, digests, nothing_to_learn, unlearned
+from tunewright.data.codec import Codec
 from tunewright.data.findings import finding, stop_if_errors
-from tunewright.data.fit import cut
 from tunewright.data.ledger import Ledger, tokens_of
-from tunewright.data.load import Loaded, find, load
+from tunewright.data.load import Loaded, Reading, find, load
 from tunewright.data.packed import LazyChats, Packed, join, pack
 from tunewright.data.read import Source
 from tunewright.data.split import hold_out, wanted
-from tunewright.data.template import ChatTemplate
+from tunewright.data.thinking import thinks
 from tunewright.errors import DataError
 from tunewright.example import Chat, Finding, Message, Origin, Rendered
 from tunewright.recipe.schema import Data
 from tunewright.text import _
 
-Render = Callable[[Chat], list[Rendered]]
+OpenCodec = Callable[[Sequence[str]], Codec]  # labels -> the codec that writes them
 Progress = Callable[[str, int, int], None]  # what is being done, how many rows are finished, of how many
 _CHUNK = 1024
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """train, held_out: rendered rows.  train_chats, held_out_chats: the conversations behind them; a conversation may
-    have several rows.  max_length: tokens a row may have.  longest: tokens of the longest row.  files: path, sha256
-    and rows of each file.  data_sha256: over all files.  cached: nothing had to be rendered."""
+    """train, held_out: rendered rows.  watched: rows that are in neither, held out to choose among epochs.
+    train_chats, held_out_chats: the examples behind them; an example may have several rows.  labels: their names in the
+    order of their numbers.  codec: what wrote the rows.  max_length: tokens a row may have.  longest: tokens of the
+    longest row.  files: path, sha256 and rows of each file.  data_sha256: over all files.  cached: nothing had to be
+    rendered."""
 
     train: Sequence[Rendered]
     held_out: Sequence[Rendered]
+    watched: Sequence[Rendered]
     train_chats: Sequence[Chat]
     held_out_chats: Sequence[Chat]
+    labels: tuple[str, ...]
+    codec: Codec
     findings: list[Finding]
     ledger: dict[str, Any]
     format_name: str
@@ -55,28 +60,33 @@ class Prepared:
 def prepare(
     data: Data,
     seed: int,
-    template: ChatTemplate,
-    render: Render,
+    open_codec: OpenCodec,
     context: int,
+    reading: Reading = Reading(),  # noqa: B008 - frozen
+    watch: bool = False,
     progress: Progress | None = None,
     cache: bool = True,
 ) -> Prepared:
     """Reads, checks, splits and renders. ``context`` is how many tokens the base can hold.
 
-    ``render`` is the task's way from a conversation to rows; ``template.render`` itself is done in batches.
+    open_codec: the task's way to write examples; it is asked again once the labels are known.  watch: hold out some
+    rows more, for choosing among epochs; what is reported stays measured on rows that nothing was chosen by.
     Raises DataError for data that cannot be used and for findings of severity error.
     """
     train, validation = find(data)
     most = _max_length(data, context)
     hashes = [source.sha256() for source in (*train, *validation)]
+    codec = open_codec(reading.labels)
     name = entries.key(
         {
             "files": [(s.name, digest) for s, digest in zip((*train, *validation), hashes, strict=True)],
             "training_files": len(train),
-            "template": template.sha256,
-            "day": date.today().isoformat() if template.reads_clock else "",
+            "codec": codec.sha256,
+            "day": date.today().isoformat() if codec.reads_clock else "",
             "code": entries.code_version(),
-            "render": "template" if render == template.render else entries.code_of(render),
+            "render": entries.code_of(type(codec)),
+            "reading": asdict(reading),
+            "watch": watch,
             "data": data.model_dump(mode="json"),
             "seed": seed,
             "most": most,
@@ -84,12 +94,15 @@ def prepare(
     )
     found = entries.get(name) if cache else None
     if found is None:
-        arrays, rest = _Making(data, seed, template, render, most, progress or _quiet).make(train, validation, hashes)
+        making = _Making(data, seed, open_codec, most, reading, watch, progress or _quiet)
+        arrays, rest = making.make(train, validation, hashes)
         if cache:
             entries.put(name, arrays, rest)
     else:
         arrays, rest = found
-    return _prepared(arrays, rest, data, found is not None)
+    if rest["labels"] != list(reading.labels):
+        codec = open_codec(rest["labels"])
+    return _prepared(arrays, rest, data, reading, codec, found is not None)
 
 
 def _quiet(what: str, done: int, total: int) -> None:
@@ -120,22 +133,23 @@ class _Making:
     """One way from files to arrays. Rows of training and validation go together until the split."""
 
     def __init__(
-        self, data: Data, seed: int, template: ChatTemplate, render: Render, most: int, progress: Progress
+        self, data: Data, seed: int, open_codec: OpenCodec, most: int, reading: Reading, watch: bool, progress: Progress
     ) -> None:
-        self.data, self.seed, self.template, self.render = data, seed, template, render
-        self.most, self.progress = most, progress
+        self.data, self.seed, self.open_codec, self.reading = data, seed, open_codec, reading
+        self.most, self.watch, self.progress = most, watch, progress
         self.findings: list[Finding] = []
 
     def make(
         self, train: Sequence[Source], validation: Sequence[Source], hashes: Sequence[str]
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         self.progress(_("reading"), 0, 1)
-        loaded = load(self.data, train, validation)
+        loaded = load(self.data, train, validation, self.reading)
+        self.codec = self.open_codec(loaded.labels)
         chats = [*loaded.chats, *loaded.validation]
         border = len(loaded.chats)
         self.progress(_("checking"), 0, 1)
         known = digests(chats)
-        near, together = clusters(chats, known)
+        near, together = clusters(chats, known, self.reading.reads)
         self.findings += check(
             loaded.chats,
             known=known[:border],
@@ -144,7 +158,8 @@ class _Making:
             ignored=loaded.ignored,
             allow_few=self.data.allow_few,
             allow_unlearned=self.data.allow_unlearned,
-            specials=self.template.specials_in,
+            specials=self.codec.specials_in,
+            reading=self.reading,
         )
         self._check_validation(loaded, near, border)
         stop_if_errors(self.findings)
@@ -160,9 +175,14 @@ class _Making:
             self.findings.append(finding("D402", [], count=len(kept), why_not=_("one of the two sides is empty")))
         stop_if_errors(self.findings)
         ledger.keep(len(kept))
+        watched = self._watched(known, together, [index for index in kept if index not in held], held, border)
         self._template_findings([chats[index] for index in kept])
-        arrays["held_out"] = np.array(sorted(held), dtype=np.int64)
-        return arrays, self._rest(arrays, ledger, loaded, chats, held, train, validation, hashes, longest)
+        arrays["held_out"] = np.array(sorted(held - watched), dtype=np.int64)
+        arrays["watched"] = np.array(sorted(watched), dtype=np.int64)
+        rest = self._rest(
+            arrays, ledger, loaded, chats, held - watched, watched, train, validation, hashes, longest
+        )
+        return arrays, rest
 
     def _check_validation(self, loaded: Loaded, near: NDArray[np.int64], border: int) -> None:
         if not loaded.validation:
@@ -173,15 +193,12 @@ class _Making:
         ]
         if overlap:
             self.findings.append(finding("D401", overlap))
-        empty = [chat.origin for chat in loaded.validation if nothing_to_learn(chat)]
-        if empty:
-            severity = "warning" if self.data.allow_unlearned else "error"
-            self.findings.append(finding("D104", empty, severity=severity))  # type: ignore[arg-type]
+        self.findings += unlearned(loaded.validation, self.data.allow_unlearned, self.reading.reads)
 
     def _usable(self, chats: Sequence[Chat], ledger: Ledger) -> list[int]:
         usable: list[int] = []
         for index, chat in enumerate(chats):
-            why = nothing_to_learn(chat)
+            why = nothing_to_learn(chat, self.reading.reads)
             if why is None:
                 usable.append(index)
             else:
@@ -191,7 +208,6 @@ class _Making:
     def _render_all(
         self, chats: Sequence[Chat], usable: Sequence[int], ledger: Ledger, files: Sequence[str]
     ) -> tuple[dict[str, NDArray[Any]], int]:
-        many = self.template.render_many if self.render == self.template.render else None
         parts: list[dict[str, NDArray[Any]]] = []
         long: list[Origin] = []
         longest = 0
@@ -199,13 +215,13 @@ class _Making:
             self.progress(_("rendering"), start, len(usable))
             some = usable[start : start + _CHUNK]
             batch = [chats[index] for index in some]
-            rendered = many(batch) if many else [self.render(chat) for chat in batch]
+            rendered = self.codec.render_many(batch)
             rows: list[Rendered] = []
             example: list[int] = []
             for index, made in zip(some, rendered, strict=True):
                 if not any(row.learned for row in made):
                     raise AssertionError(f"{chats[index].origin}: nothing is learned, which the checks did not see")
-                size = max(row.length for row in made)
+                size = max(self.codec.size(row) for row in made)
                 longest = max(longest, size)
                 if size > self.most:
                     long.append(chats[index].origin)
@@ -220,7 +236,7 @@ class _Making:
     def _too_long(self, chat: Chat, rows: list[Rendered], size: int, ledger: Ledger) -> list[Rendered]:
         detail = _("{size} tokens, {most} allowed", size=size, most=self.most)
         if self.data.too_long == "truncate":
-            done = cut(rows, self.most, self.template.head_ids(chat))
+            done = self.codec.cut(chat, rows, self.most)
             if done.rows:
                 ledger.cut(done.lost)
                 return list(done.rows)
@@ -257,14 +273,28 @@ class _Making:
             self.findings.append(finding("D402", [], count=len(kept), why_not=why_not))
         return {kept[index] for index in held}
 
+    def _watched(
+        self, known: Sequence[Any], together: NDArray[np.int64], free: Sequence[int], held: set[int], border: int
+    ) -> set[int]:
+        """Rows to choose among epochs by: taken from the training rows where validation has files of its own, else half
+        of the held-out rows. None where that would leave a side without rows."""
+        if not self.watch:
+            return set()
+        pool = free if any(index >= border for index in held) else sorted(held)
+        count = wanted("auto", len(pool)) if pool is free else len(pool) // 2
+        if count < 1:
+            return set()
+        chosen = hold_out([known[index] for index in pool], together[list(pool)], count, self.seed + 1)
+        return {pool[index] for index in chosen}
+
     def _template_findings(self, chats: Sequence[Chat]) -> None:
-        added = self.template.adds_system()
+        added = self.codec.adds_system()
         without = [chat.origin for chat in chats if not any(m.role == "system" for m in chat.messages)]
         if added and without:
             self.findings.append(finding("D304", without, text=repr(added)))
-        thinks = any(message.thinking for chat in chats for message in chat.messages)
-        for note in self.template.notes:
-            if "<think>" in note and not thinks:
+        thinking = any(map(thinks, chats))
+        for note in self.codec.notes:
+            if "<think>" in note and not thinking:
                 continue
             self.findings.append(finding("D305", [], count=1, note=note))
 
@@ -275,6 +305,7 @@ class _Making:
         loaded: Loaded,
         chats: Sequence[Chat],
         held: set[int],
+        watched: set[int],
         train: Sequence[Source],
         validation: Sequence[Source],
         hashes: Sequence[str],
@@ -289,8 +320,9 @@ class _Making:
         no_system = next((found.count for found in self.findings if found.code == "D304"), 0)
         return {
             "ledger": ledger.as_dict(
-                train=kept - len(held),
+                train=kept - len(held) - len(watched),
                 held_out=len(held),
+                **({"watched": len(watched)} if self.watch else {}),
                 **tokens_of(list(zip(lengths.tolist(), learned.tolist(), strict=True))),
                 template_system_rows=no_system,
                 limit=self.data.limit,
@@ -298,6 +330,7 @@ class _Making:
                 longest=longest,
             ),
             "findings": [_finding_out(found) for found in self.findings],
+            "labels": list(loaded.labels),
             "format_name": loaded.format_name,
             "format_reason": loaded.format_reason,
             "max_length": self.most,
@@ -317,27 +350,32 @@ def _names(train: Sequence[Source], validation: Sequence[Source]) -> list[str]:
 # -- what is stored, and back ----------------------------------------------------------------------------------------
 
 
-def _prepared(arrays: dict[str, NDArray[Any]], rest: dict[str, Any], data: Data, cached: bool) -> Prepared:
-    held = arrays["held_out"]
+def _prepared(
+    arrays: dict[str, NDArray[Any]], rest: dict[str, Any], data: Data, reading: Reading, codec: Codec, cached: bool
+) -> Prepared:
+    held, watched = arrays["held_out"], arrays["watched"]
     names = [file["path"] for file in rest["files"]]
-    is_held = np.isin(arrays["example"], held)
-    trained = np.setdiff1d(np.unique(arrays["example"]), held)
+    is_held, is_watched = np.isin(arrays["example"], held), np.isin(arrays["example"], watched)
+    trained = np.setdiff1d(np.unique(arrays["example"]), np.concatenate([held, watched]))
 
     def train_chats() -> list[Chat]:
         train, validation = find(data)
         for source, file in zip((*train, *validation), rest["files"], strict=False):
             if source.sha256() != file["sha256"]:
                 raise DataError(_("the file has changed since it was read"), where=source.name, do=_("start again"))
-        loaded = load(data, train, validation)
+        loaded = load(data, train, validation, reading)
         chats = [*loaded.chats, *loaded.validation]
         return [chats[index] for index in trained.tolist()]
 
     digests_ = "\n".join(f"{file['sha256']} {file['rows']}" for file in rest["files"])
     return Prepared(
-        train=Packed(arrays, names, np.flatnonzero(~is_held)),
+        train=Packed(arrays, names, np.flatnonzero(~is_held & ~is_watched)),
         held_out=Packed(arrays, names, np.flatnonzero(is_held)),
+        watched=Packed(arrays, names, np.flatnonzero(is_watched)),
         train_chats=LazyChats(train_chats, len(trained)),
         held_out_chats=[_chat_in(stored) for stored in rest["held_out_chats"]],
+        labels=tuple(rest["labels"]),
+        codec=codec,
         findings=[_finding_in(stored) for stored in rest["findings"]],
         ledger=rest["ledger"],
         format_name=rest["format_name"],

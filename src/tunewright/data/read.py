@@ -34,20 +34,33 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One file to be read. name: as the person gave it."""
+    """One file to be read. name: as the person gave it.  folder: the folder in which it was found, if a folder was
+    given.  beside: the file whose line N belongs to line N of this one."""
 
     path: Path
     name: str
+    folder: Path | None = None
+    beside: Source | None = None
 
     def sha256(self) -> str:
+        """Over the bytes; of a file with another one beside it, over the hashes of both."""
         with _opened(self) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            own = hashlib.file_digest(file, "sha256").hexdigest()
+        if self.beside is None:
+            return own
+        return hashlib.sha256(f"{own} {self.beside.sha256()}".encode()).hexdigest()
+
+    @property
+    def is_text(self) -> bool:
+        """Running text, not rows with named fields."""
+        return self.path.suffix.lower() not in SUFFIXES
 
 
-def sources(paths: Sequence[str]) -> list[Source]:
+def sources(paths: Sequence[str], text: bool = False) -> list[Source]:
     """The files behind ``paths`` (files, folders or patterns), in the order given; a folder's files are sorted.
 
-    Raises DataError for a missing file (with the nearest name), an empty folder, and files that cannot be read.
+    ``text``: files of any other kind are text files. Raises DataError for a missing file (with the nearest name), an
+    empty folder, and files that cannot be read.
     """
     found: list[Source] = []
     for given in paths:
@@ -57,19 +70,41 @@ def sources(paths: Sequence[str]) -> list[Source]:
         if path.is_dir():
             found += _in_folder(path)
         elif path.is_file():
-            _check_suffix(path)
             found.append(Source(path, given))
         elif any(sign in given for sign in "*?[") and (matches := _matching(path)):
-            for match in matches:
-                _check_suffix(match)
-                found.append(Source(match, str(match)))
+            found += [Source(match, str(match)) for match in matches]
         else:
             raise _missing(path)
-    places = [source.path.resolve() for source in found]
-    for index, place in enumerate(places):
-        if place in places[:index]:
-            raise DataError(_("the file is given twice"), where=found[index].name, do=_("name each file once"))
+    if not text:
+        require_rows(found)
+    seen: set[Path] = set()
+    for source in found:
+        place = source.path.resolve()
+        if place in seen:
+            raise DataError(_("the file is given twice"), where=source.name, do=_("name each file once"))
+        seen.add(place)
     return found
+
+
+def require_rows(files: Sequence[Source]) -> None:
+    """Raises DataError if one of them is of a kind that has no rows with named fields."""
+    unknown = [source for source in files if source.is_text]
+    if not unknown:
+        return
+    first = unknown[0]
+    if first.folder is not None:
+        inside = [source.path for source in unknown[:5] if source.folder == first.folder]
+        names = ", ".join(str(path.relative_to(first.folder)) for path in inside)
+        raise DataError(
+            _("the folder holds files that are not data: {names}", names=names + (" …" if len(unknown) > 5 else "")),
+            where=str(first.folder),
+            do=_("move them away, or name the data files one by one; data files are {known}", known=_KNOWN),
+        )
+    raise DataError(
+        _("{suffix!r} is no kind of file that rows are read from", suffix=first.path.suffix or first.path.name),
+        where=first.name,
+        do=_("give the rows as {known}", known=_KNOWN),
+    )
 
 
 def read(files: Sequence[Source], limit: int | None = None) -> Iterator[Row]:
@@ -96,19 +131,11 @@ def _in_folder(folder: Path) -> list[Source]:
         for path in folder.rglob("*")
         if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
-    unknown = [path for path in files if path.suffix.lower() not in SUFFIXES]
-    if unknown:
-        names = ", ".join(str(path.relative_to(folder)) for path in unknown[:5]) + (" …" if len(unknown) > 5 else "")
-        raise DataError(
-            _("the folder holds files that are not data: {names}", names=names),
-            where=str(folder),
-            do=_("move them away, or name the data files one by one; data files are {known}", known=_KNOWN),
-        )
     if not files:
         raise DataError(
             _("the folder holds no data file"), where=str(folder), do=_("data files are {known}", known=_KNOWN)
         )
-    return [Source(path, str(path)) for path in files]
+    return [Source(path, str(path), folder) for path in files]
 
 
 def _matching(path: Path) -> list[Path]:
@@ -117,15 +144,6 @@ def _matching(path: Path) -> list[Path]:
         return sorted(found for found in folder.glob(path.name) if found.is_file())
     except (ValueError, OSError, NotImplementedError):
         return []
-
-
-def _check_suffix(path: Path) -> None:
-    if path.suffix.lower() not in SUFFIXES:
-        raise DataError(
-            _("{suffix!r} is no kind of file that rows are read from", suffix=path.suffix or path.name),
-            where=str(path),
-            do=_("give the rows as {known}", known=_KNOWN),
-        )
 
 
 def _missing(path: Path) -> DataError:
@@ -157,7 +175,7 @@ def _opened(source: Source) -> Any:
         ) from None
 
 
-def _text(source: Source) -> str:
+def whole_text(source: Source) -> str:
     """The whole file as text. Strictly UTF-8; a byte-order mark is tolerated. Raises DataError naming the encoding."""
     with _opened(source) as file:
         content: bytes = file.read()
@@ -234,7 +252,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_no_repeats)
 
 def _json(source: Source) -> Iterator[Row]:
     """A JSON array of objects, JSON Lines, or objects one after the other; each row is decoded alone to have a line."""
-    text = _text(source)
+    text = whole_text(source)
     start = _skip(text, 0)
     if text.startswith("[", start):
         return _array(source, text, start + 1)
@@ -341,14 +359,18 @@ def _skip(text: str, place: int) -> int:
 
 
 def _csv(source: Source) -> Iterator[Row]:
-    text = _text(source)
-    header = text.lstrip("\r\n").partition("\n")[0]
+    text = whole_text(source)
+    return _table(source, text, delimiter_of(text.lstrip("\r\n").partition("\n")[0]))
+
+
+def delimiter_of(header: str) -> str:
+    """What stands between the cells of a CSV file with this first line."""
     comma = "," in header or (";" not in header and "\t" not in header)
-    return _table(source, text, "," if comma else (";" if ";" in header else "\t"))
+    return "," if comma else (";" if ";" in header else "\t")
 
 
 def _tsv(source: Source) -> Iterator[Row]:
-    return _table(source, _text(source), "\t")
+    return _table(source, whole_text(source), "\t")
 
 
 def _table(source: Source, text: str, delimiter: str) -> Iterator[Row]:

@@ -4,27 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from itertools import groupby
 
-from tunewright.data.template import ChatTemplate
+from tunewright.data.codec import Codec
 from tunewright.example import Rendered
 from tunewright.text import _
 
 
-def spans(rendered: Rendered, template: ChatTemplate) -> list[tuple[str, bool]]:
-    """The row's text in stretches, each with whether it is learned."""
-    stretches: list[tuple[str, bool]] = []
-    start = 0
-    learn = rendered.learn.tolist()
-    for place in range(1, len(learn) + 1):
-        if place == len(learn) or learn[place] != learn[start]:
-            stretches.append((template.decode(rendered.ids[start:place].tolist()), learn[start]))
-            start = place
-    return stretches
-
-
-def bracketed(rendered: Rendered, template: ChatTemplate) -> str:
+def bracketed(rendered: Rendered, codec: Codec) -> str:
     """The row's text with what is learned in ⟦ ⟧."""
-    return "".join(f"⟦{text}⟧" if learned else text for text, learned in spans(rendered, template))
+    stretches = groupby(zip(rendered.learn.tolist(), codec.pieces(rendered), strict=True), key=lambda pair: pair[0])
+    texts = [(learned, "".join(piece for _learned, piece in pairs)) for learned, pairs in stretches]
+    return "".join(f"⟦{text}⟧" if learned else text for learned, text in texts)
 
 
 _STYLE = """
@@ -42,12 +33,11 @@ span:nth-child(even) { background: rgba(128, 128, 128, .10) }
 """
 
 
-def page(rows: Sequence[Rendered], template: ChatTemplate, title: str) -> str:
+def page(rows: Sequence[Rendered], codec: Codec, title: str) -> str:
     """A self-contained page: one box a row, one span a token with its id, learned tokens in colour."""
     boxes = []
     for row in rows:
-        ids = row.ids.tolist()
-        tokens = zip(ids, template.pieces(ids), row.learn.tolist(), strict=True)
+        tokens = zip(row.ids.tolist(), codec.pieces(row), row.learn.tolist(), strict=True)
         boxes.append("<pre>" + "".join(_span(*token) for token in tokens) + "</pre>")
         boxes.append("<p>" + _("{total} tokens, {learned} learned", total=row.length, learned=row.learned) + "</p>")
     heading = escape(title)

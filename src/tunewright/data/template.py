@@ -22,22 +22,28 @@ import numpy as np
 
 from tunewright import rundir
 from tunewright.data.basefiles import KEPT, TEMPLATE, BaseFiles
+from tunewright.data.fit import Cut, cut
 from tunewright.data.jinja import Program, Span, TemplateRefusal
+from tunewright.data.template_choice import choose, read
+from tunewright.data.thinking import THINK, Marks, Said, apart, is_typed, split_thinking
 from tunewright.data.tokens import PROBE, SHIELD, Encoder
 from tunewright.errors import BaseModelError, DataError
 from tunewright.example import Chat, Message, Origin, Rendered
 from tunewright.text import _
 
 _NOWHERE = Origin("", 0, 0)
+LEARN_ANSWERS = "\x00answers"  # makes another hash of the same template
 _BATCH = 1024  # rows tokenised at once: enough to keep the cores busy, little enough to hold
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A stretch of text that is tokenised alone. turn: index of the message it answers with, None for context."""
+    """A stretch of text that is tokenised alone. turn: index of the message it answers with, None for context.
+    thought: it is the reasoning before that answer."""
 
     text: str
     turn: int | None = None
+    thought: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,26 +57,33 @@ class _Row:
 class ChatTemplate:
     """Loads from a base's folder without transformers; can be pickled for worker processes.
 
-    stop_ids: tokens that end an answer.  notes: what a person should know about this template.
+    stop_ids: tokens that end an answer.  marks: what stands around the reasoning.  notes: what a person should know
+    about this template.  learn_thinking: whether reasoning is learned with the answer, or is context before it; the
+    ids are the same.
     """
 
-    def __init__(self, files: BaseFiles, template: str | None = None) -> None:
+    def __init__(self, files: BaseFiles, template: str | None = None, learn_thinking: bool = True) -> None:
         self._files = files
         self._wanted = template
-        self.source = files.template_source(template)
+        self.learn_thinking = learn_thinking
         names = files.named_tokens()
         try:
-            self._program = Program(self.source, names)
             self._encoder = Encoder(files.files["tokenizer.json"], files.special_texts())
-        except jinja2.TemplateError as error:
-            raise BaseModelError(_("the chat template is broken: {error}", error=error), where=files.where) from None
         except Exception as error:  # the tokenizer library raises plain Exception on a damaged file
             raise BaseModelError(_("the tokenizer cannot be read: {error}", error=error), where=files.where) from None
-        self.sha256 = files.digest(self.source)
+        self._choice = choose(files, template, self._encoder)
+        self.source = self._choice.source
+        try:
+            self._program = Program(self.source, names)
+        except jinja2.TemplateError as error:
+            raise BaseModelError(_("the chat template is broken: {error}", error=error), where=files.where) from None
+        self.sha256 = files.digest(self.source if learn_thinking else self.source + LEARN_ANSWERS)
         eos = names.get("eos_token")
         self.eos_id = self._encoder.find(eos) if eos else None
         self.knows_thinking = self._probe_thinking()
         self.generation_prompt = self._probe_prompt()
+        self.marks = self._probe_marks()
+        self._drops_thinking = not self.knows_thinking and not self._probe_typed()
         end = self._probe_end()
         stops = [end, *files.stop_ids(), self.eos_id]
         self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys(token for token in stops if token is not None))
@@ -86,12 +99,13 @@ class ChatTemplate:
         self.notes: tuple[str, ...] = tuple(self._notes())
 
     @classmethod
-    def from_folder(cls, folder: Path, template: str | None = None) -> ChatTemplate:
-        """template: another template's text, or the name of one of the base's. Raises BaseModelError."""
-        return cls(BaseFiles.read(Path(folder)), template)
+    def from_folder(cls, folder: Path, template: str | None = None, learn_thinking: bool = True) -> ChatTemplate:
+        """template: another in place of the base's own, as ``data.chat_template`` says it: a name, a file, or a
+        template's text. Raises BaseModelError, or RecipeError for a file that cannot be read."""
+        return cls(BaseFiles.read(Path(folder)), None if template is None else read(template), learn_thinking)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ChatTemplate, (self._files, self._wanted)
+        return ChatTemplate, (self._files, self._wanted, self.learn_thinking)
 
     # -- what others ask -----------------------------------------------------------------------------------------
 
@@ -115,8 +129,17 @@ class ChatTemplate:
     def decode(self, ids: Sequence[int], skip_special: bool = False) -> str:
         return self._encoder.decode(ids, skip_special)
 
-    def pieces(self, ids: Sequence[int]) -> list[str]:
-        return self._encoder.pieces(ids)
+    def generated(self, ids: Sequence[int]) -> str:
+        """Generated ids as text without special tokens, but with the marks around reasoning."""
+        marks = self.specials_in(self.marks.open + self.marks.close)
+        return self._encoder.without_specials(self.decode(ids), marks) if marks else self.decode(ids, skip_special=True)
+
+    def said(self, ids: Sequence[int]) -> Said:
+        """Generated ids as reasoning and answer."""
+        return split_thinking(self.generated(ids), self.marks)
+
+    def pieces(self, row: Rendered) -> list[str]:
+        return self._encoder.pieces(row.ids.tolist())
 
     def text(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = (), prompt: bool = False) -> str:
         """The conversation as text, as the template writes it (for people; special tokens are not told apart)."""
@@ -129,7 +152,7 @@ class ChatTemplate:
         """
         if not messages:
             raise DataError(_("a prompt needs at least one message"))
-        parts = self._prompt_parts(messages, tools, _NOWHERE)
+        parts = self._prompt_parts([apart(message, self.marks) for message in messages], tools, _NOWHERE)
         return [token for ids in self._encoder.encode_parts([[part.text for part in parts]])[0] for token in ids]
 
     def render(self, chat: Chat) -> list[Rendered]:
@@ -143,10 +166,22 @@ class ChatTemplate:
         """
         rendered: list[list[Rendered]] = []
         for start in range(0, len(chats), _BATCH):
-            rows = [self._rows(chat) for chat in chats[start : start + _BATCH]]
+            rows = [self._rows(self._thoughts_apart(chat)) for chat in chats[start : start + _BATCH]]
             ids = iter(self._encoder.encode_parts([[part.text for part in row.parts] for some in rows for row in some]))
-            rendered += [[self._assemble(row, next(ids)) for row in some] for some in rows]
+            rendered += [[self._assemble(row, next(ids), self.learn_thinking) for row in some] for some in rows]
         return rendered
+
+    def size(self, row: Rendered) -> int:
+        return row.length
+
+    def cut(self, chat: Chat, rows: Sequence[Rendered], most: int) -> Cut:
+        """The oldest turns go first; system message and answers stay, with their reasoning whether learned or not."""
+        if self.learn_thinking:
+            return cut(rows, most, self.head_ids(chat))
+        whole = self._rows(self._thoughts_apart(chat))
+        encoded = self._encoder.encode_parts([[part.text for part in row.parts] for row in whole])
+        keep = [self._assemble(row, ids, True).learn for row, ids in zip(whole, encoded, strict=True)]
+        return cut(rows, most, self.head_ids(chat), keep)
 
     def head_ids(self, chat: Chat) -> list[int]:
         """Ids that every conversation with this system message begins with, up to the user's own words."""
@@ -187,11 +222,13 @@ class ChatTemplate:
         return extra if len(extra.split()) > 1 else None
 
     def save(self, folder: Path) -> None:
-        """The tokenizer's and the template's files as the base has them, byte for byte."""
+        """The tokenizer's and the template's files as the base has them, byte for byte; a template that is not the
+        base's own is written where transformers and every later verb look for it first."""
+        other = self._choice.note is not None
         for name in KEPT:
-            if name in self._files.files and not (name == TEMPLATE and self._wanted is not None):
+            if name in self._files.files and not (name == TEMPLATE and other):
                 rundir.write_bytes(folder / name, self._files.files[name])
-        if self._wanted is not None:
+        if other:
             rundir.write_text(folder / TEMPLATE, self.source)
 
     # -- messages to text ----------------------------------------------------------------------------------------
@@ -206,8 +243,8 @@ class ChatTemplate:
                 thinking = shield(message.thinking)
                 if self.knows_thinking:
                     entry |= {"reasoning_content": thinking, "thinking": thinking}
-                else:
-                    entry["content"] = f"<think>\n{thinking}\n</think>\n\n{entry['content']}"
+                elif not self._drops_thinking:
+                    entry["content"] = self.marks.before(thinking) + entry["content"]
             if message.name is not None:
                 entry["name"] = shield(message.name)
             if message.tool_calls:
@@ -241,10 +278,19 @@ class ChatTemplate:
         return self._writing(messages, tools, prompt, origin)[0]
 
     def _writing(
-        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], prompt: bool, origin: Origin
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]],
+        prompt: bool,
+        origin: Origin,
+        probe: bool = False,
     ) -> tuple[str, tuple[Span, ...]]:
+        """probe: a mark stands behind the last message's text."""
         try:
-            rendering = self._program.run(self._plain(messages), self._shielded(list(tools)), prompt)
+            plain = self._plain(messages)
+            if probe:
+                plain[-1]["content"] += PROBE
+            rendering = self._program.run(plain, self._shielded(list(tools)), prompt)
         except TemplateRefusal as refusal:
             raise DataError(
                 _("the base's chat template refuses this conversation: {refusal}", refusal=str(refusal)),
@@ -303,7 +349,7 @@ class ChatTemplate:
         text, marks = self._writing(chat.messages, chat.tools, True, origin)
         answers = any(message.role == "assistant" for message in chat.messages)
         spans = self._prompt_borders(chat, text) if answers else {}
-        return list(self._parts(chat, text, spans, marks, ()))
+        return self._with_thoughts(self._parts(chat, text, spans, marks, ()), chat)
 
     def _prompt_borders(self, chat: Chat, text: str) -> dict[int, Span]:
         """As ``_borders``, for a text that goes on after the last message."""
@@ -314,11 +360,13 @@ class ChatTemplate:
         learned = [i for i, message in enumerate(chat.messages) if message.role == "assistant" and message.learn]
         if not learned:
             return []
-        if self._ends_turns or learned == [len(chat.messages) - 1]:
+        added = self._drops_thinking and any(chat.messages[turn].thinking is not None for turn in learned)
+        if not added and (self._ends_turns or learned == [len(chat.messages) - 1]):
             text, marks = self._writing(chat.messages, chat.tools, False, chat.origin)
             spans = self._borders(chat, text, len(chat.messages))
             if all(turn in spans for turn in learned):
-                return [_Row(self._parts(chat, text, spans, marks, learned), chat.origin)]
+                parts = self._with_thoughts(self._parts(chat, text, spans, marks, learned), chat)
+                return [_Row(tuple(parts), chat.origin)]
         return [self._row_of_turn(chat, turn) for turn in learned]
 
     def _row_of_turn(self, chat: Chat, turn: int) -> _Row:
@@ -326,10 +374,14 @@ class ChatTemplate:
         part = Chat(chat.messages[: turn + 1], chat.origin, chat.tools)
         text, marks = self._writing(part.messages, part.tools, False, part.origin)
         before = self._before(part, turn)
-        if text.startswith(before):
-            context = self._prompt_parts(part.messages[:turn], part.tools, part.origin) if turn else [_Part(before)]
+        context = self._prompt_parts(part.messages[:turn], part.tools, part.origin) if turn else [_Part(before)]
+        thinks = part.messages[turn].thinking is not None
+        if text.startswith(before) and not (thinks and self._drops_thinking):
             answer = self._parts(part, text, {turn: (len(before), len(text))}, marks, [turn])
-            return _Row((*context, *(p for p in answer[1:])), chat.origin)
+            return _Row(tuple(self._with_thoughts([*context, *answer[1:]], part)), chat.origin)
+        behind = self._behind_thinking(part, turn, before, text)
+        if behind is not None:
+            return _Row((*context, *behind), chat.origin)
         if marks:
             start, end = marks[-1]
             return _Row((_Part(text[:start]), _Part(text[start:end], turn), _Part(text[end:])), chat.origin)
@@ -367,15 +419,78 @@ class ChatTemplate:
         parts.append(_Part(text[place:]))
         return (parts[0], *(part for part in parts[1:] if part.text))
 
+    # -- reasoning -----------------------------------------------------------------------------------------------
+
+    def _thoughts_apart(self, chat: Chat) -> Chat:
+        """Reasoning that stands in an answer's text is reasoning. Raises DataError where it has no end but must."""
+        messages = tuple(apart(message, self.marks) for message in chat.messages)
+        for number, message in enumerate(messages, start=1):
+            if self.learn_thinking or not (message.learn and is_typed(message)):
+                continue
+            if not split_thinking(message.content).finished:
+                raise DataError(
+                    _("the reasoning in this answer is opened with {mark} and never ends", mark=THINK.open),
+                    where=_("{origin}, message {number}", origin=str(chat.origin), number=number),
+                    do=_("close it with {mark}, or learn it with data.learn_thinking=true", mark=THINK.close),
+                )
+        return replace(chat, messages=messages)
+
+    def _with_thoughts(self, parts: Sequence[_Part], chat: Chat) -> list[_Part]:
+        """The same text with reasoning in parts of its own, so that its ids do not depend on what is learned."""
+        text = "".join(part.text for part in parts)
+        starts = {}
+        for turn, message in enumerate(chat.messages):
+            if message.role != "assistant" or message.thinking is None:
+                continue
+            before = self._around(chat, turn, message.thinking)[0]
+            if before and text.startswith(before):
+                starts[turn] = len(before)
+            if self.learn_thinking or not any(part.turn == turn for part in parts):
+                continue
+            if turn not in starts or before == self._around(chat, turn, None)[0]:  # the reasoning stands elsewhere
+                raise self._no_border(chat.origin, turn)
+        return list(_cut_thoughts(parts, starts))
+
+    def _behind_thinking(self, chat: Chat, turn: int, before: str, text: str) -> list[_Part] | None:
+        """The answer of the last turn where the template does not write its reasoning but the prompt may open it; None
+        if the template's text is not of that kind. text: the conversation as the template writes it."""
+        thinking = chat.messages[turn].thinking
+        opened = bool(self.marks.open) and before.rstrip().endswith(self.marks.open)
+        bare = before.rstrip()[: -len(self.marks.open)] if opened else before
+        head, tail = self._around(chat, turn, None)
+        if head != bare or not text.startswith(head) or not text.endswith(tail) or len(text) < len(head + tail):
+            return None
+        thought = self.marks.before(self._encoder.shield(thinking or ""))
+        if opened:  # an empty block is what reasoning models know for none
+            thought = thought.removeprefix(f"{self.marks.open}\n") if thinking else f"\n{self.marks.close}\n\n"
+        answer = text[len(head) :]
+        return [_Part(thought, turn, thought=thinking is not None), _Part(answer, turn)]
+
+    def _around(self, chat: Chat, turn: int, thinking: str | None) -> tuple[str, str]:
+        """What stands before and after the text of the answer at ``turn``, as the conversation's last message."""
+        last = replace(chat.messages[turn], content="", thinking=thinking)
+        text, _marks = self._writing([*chat.messages[:turn], last], chat.tools, False, chat.origin, probe=True)
+        before, _found, after = text.rpartition(PROBE)
+        return before, after
+
+    def _no_border(self, origin: Origin, turn: int) -> BaseModelError:
+        return BaseModelError(
+            _("where reasoning ends and the answer begins cannot be told from what this base's chat template writes"),
+            where=f"{self._files.where}; {origin}, message {turn + 1}",
+            do=_("learn both with data.learn_thinking=true, or use another base"),
+        )
+
     # -- text to ids ---------------------------------------------------------------------------------------------
 
-    def _assemble(self, row: _Row, encoded: Sequence[Sequence[int]]) -> Rendered:
+    def _assemble(self, row: _Row, encoded: Sequence[Sequence[int]], learn_thinking: bool) -> Rendered:
+        sizes = [len(ids) for ids in encoded]
         turns = np.repeat(
-            np.array([-1 if part.turn is None else part.turn for part in row.parts], dtype=np.int64),
-            [len(ids) for ids in encoded],
+            np.array([-1 if part.turn is None else part.turn for part in row.parts], dtype=np.int64), sizes
         )
         ids = np.array([token for part in encoded for token in part], dtype=np.int32)
         learn = turns >= 0
+        if not learn_thinking:
+            learn &= ~np.repeat([part.thought for part in row.parts], sizes)
         for turn in dict.fromkeys(part.turn for part in row.parts if part.turn is not None):
             ids, learn, turns = self._end_with_stop(ids, learn, turns, turn, row.origin)
         return Rendered(ids, learn, row.origin)
@@ -412,6 +527,27 @@ class ChatTemplate:
             return PROBE in self._run([Message("user", "A"), Message("assistant", "B", thinking=PROBE)])
         except TemplateRefusal:
             return False
+
+    def _probe_typed(self) -> bool:
+        """Does reasoning that stands in an answer's text stay there?"""
+        try:
+            return PROBE in self._run([Message("user", "A"), Message("assistant", THINK.before(PROBE) + "B")])
+        except TemplateRefusal:
+            return False
+
+    def _probe_marks(self) -> Marks:
+        """What the template writes around reasoning; ``<think>`` where it has no place for it."""
+        opened = self.generation_prompt.rstrip().endswith(THINK.open)
+        if not self.knows_thinking:
+            return replace(THINK, opened=opened)
+        whole = self._run([Message("user", "A"), Message("assistant", "B", thinking=PROBE)])
+        before, _found, after = whole.partition(PROBE)
+        close = after.partition("B")[0].strip()
+        prompt = self._run([Message("user", "A")], prompt=True)
+        inside = before[len(prompt) :].strip() if before.startswith(prompt) else ""
+        if inside and close:
+            return Marks(inside, close, False)
+        return replace(THINK, opened=opened) if close in (THINK.close, "") else Marks("", close, before == prompt)
 
     def _probe_prompt(self) -> str:
         try:
@@ -450,12 +586,18 @@ class ChatTemplate:
             return False
 
     def _notes(self) -> Iterator[str]:
+        if self._choice.note is not None:
+            yield self._choice.note
         if self.rewrites_history:
             yield _(
                 "this template rewrites earlier turns, so that each learned answer becomes a training row of its own"
             )
-        if not self.knows_thinking:
+        if self._drops_thinking:
+            yield _("this template drops reasoning; it is learned as <think> … </think> before the answer all the same")
+        elif not self.knows_thinking:
             yield _("this template has no place for reasoning; it is written as <think> … </think> before the answer")
+        if self.marks.opened:
+            yield _("this template's prompt opens the reasoning, so that an answer without any begins by closing it")
         if self.reads_clock:
             yield _("this template writes the date of the day into every conversation")
         if not self._ends_turns:
@@ -472,6 +614,19 @@ def _cut(text: str, spans: Mapping[int, Span], learned: Sequence[int]) -> Iterat
         place = end
     if place < len(text) or not spans:
         yield _Part(text[place:])
+
+
+def _cut_thoughts(parts: Sequence[_Part], starts: Mapping[int, int]) -> Iterator[_Part]:
+    """starts: for each answer with reasoning, the place in the whole text where it begins."""
+    place = 0
+    for part in parts:
+        end = place + len(part.text)
+        begins = starts.get(part.turn, place) if part.turn is not None else place
+        for cut_at in sorted(at for at in starts.values() if place < at < end):
+            yield replace(part, text=part.text[place - end : cut_at - end], thought=cut_at <= begins)
+            place = cut_at
+        yield replace(part, text=part.text[place - end :] if place < end else "", thought=end <= begins and place < end)
+        place = end
 
 
 def _with_arguments(call: Mapping[str, Any]) -> dict[str, Any]:

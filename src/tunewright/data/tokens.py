@@ -44,6 +44,7 @@ class Encoder:
         self._tokenizer = self._load()
         self._plain: Tokenizer | None = None
         self._prepends = self._writes_a_prefix()
+        self.opening = self._writes_first()
 
     def _load(self) -> Tokenizer:
         tokenizer = Tokenizer.from_str(self._source)
@@ -53,11 +54,29 @@ class Encoder:
             tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in self._unmarked])
         return tokenizer
 
+    def plain(self) -> Tokenizer:
+        """A tokenizer to which everything that stands in a text is text, whatever it looks like."""
+        tokenizer = self._load()
+        tokenizer.encode_special_tokens = True
+        return tokenizer
+
     def _writes_a_prefix(self) -> bool:
         """SentencePiece-like tokenizers put a space before a text; then a text's second half is not encoded alone."""
         alone = self._tokenizer.encode("x", add_special_tokens=False).ids
         after = self._tokenizer.encode("\nx", add_special_tokens=False).ids
         return alone != after[-len(alone) :] or len(alone) == len(after)
+
+    def _writes_first(self) -> tuple[int, ...]:
+        """The special tokens that the tokenizer itself puts before every text: ``<s>``, or none.
+
+        A base's own chat template writes them where it wants them, so they are never added to what it wrote. What has
+        no such template (one of ours, a plain document) asks here.
+        """
+        alone = self._tokenizer.encode("x", add_special_tokens=False).ids
+        whole = self._tokenizer.encode("x", add_special_tokens=True).ids
+        added = len(whole) - len(alone)
+        first = next((n for n in range(added + 1) if whole[n : n + len(alone)] == alone), 0)
+        return tuple(whole[:first])
 
     # -- special tokens typed by a person ------------------------------------------------------------------------
 
@@ -76,6 +95,9 @@ class Encoder:
     def specials_in(self, text: str) -> list[str]:
         """The special tokens that stand in ``text`` as a person wrote it."""
         return self._pattern.findall(text) if self._pattern is not None else []
+
+    def without_specials(self, text: str, keep: Sequence[str] = ()) -> str:
+        return self._pattern.sub(lambda m: m[0] if m[0] in keep else "", text) if self._pattern is not None else text
 
     # -- encoding ------------------------------------------------------------------------------------------------
 
@@ -116,8 +138,7 @@ class Encoder:
     def _shielded(self, text: str) -> list[int]:
         """Special tokens of the template become one id each; everything between is text, whatever it looks like."""
         if self._plain is None:
-            self._plain = self._load()
-            self._plain.encode_special_tokens = True
+            self._plain = self.plain()
         assert self._pattern is not None
         ids: list[int] = []
         place = 0
@@ -149,6 +170,10 @@ class Encoder:
     def find(self, token: str) -> int | None:
         found: int | None = self._tokenizer.token_to_id(token)
         return found
+
+    def text_of(self, token: int) -> str:
+        """One token as it stands in the vocabulary; empty if there is none of this number."""
+        return str(self._tokenizer.id_to_token(token) or "")
 
     def decode(self, ids: Sequence[int], skip_special: bool = False) -> str:
         return str(self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=skip_special))

@@ -24,19 +24,21 @@ def fill(text: str, variables: Mapping[str, str]) -> str:
     return PLACEHOLDER.sub(lambda match: variables.get(match[1], match[0]), text)
 
 
-def fill_all(chats: Sequence[Chat], variables: Mapping[str, str]) -> Filled:
-    """Fills what every message says and thinks. A value is never searched for placeholders again."""
+def fill_all(chats: Sequence[Chat], variables: Mapping[str, str], answers: bool = True) -> Filled:
+    """Fills what every message says and thinks; ``answers=False`` leaves what the assistant says as it is. A value is
+    never searched for placeholders again."""
     done = Filled([])
     for chat in chats:
-        if not any("{{" in m.content or (m.thinking and "{{" in m.thinking) for m in chat.messages):
+        open_ = [m for m in chat.messages if answers or m.role != "assistant"]
+        if not any("{{" in m.content or (m.thinking and "{{" in m.thinking) for m in open_):
             done.chats.append(chat)
             continue
         for name in dict.fromkeys(
-            match[1] for m in chat.messages for match in PLACEHOLDER.finditer(f"{m.content}\n{m.thinking or ''}")
+            match[1] for m in open_ for match in PLACEHOLDER.finditer(f"{m.content}\n{m.thinking or ''}")
         ):
             if name not in variables:
                 done.missing.setdefault(name, []).append(chat.origin)
-        messages = tuple(_filled(message, variables) for message in chat.messages)
+        messages = tuple(_filled(m, variables) if answers or m.role != "assistant" else m for m in chat.messages)
         done.chats.append(replace(chat, messages=messages))
     return done
 

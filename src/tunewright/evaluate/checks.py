@@ -20,9 +20,12 @@ _CURRENCY = "$€£¥₩₹"
 # A minus belongs to the number unless something to count stands before it: "10-5" and "- 5" end in 5, "x = -5" in -5.
 _NUMBER = re.compile(
     rf"(?P<minus>(?<![0-9A-Za-z_)\].])-)?(?:[{_CURRENCY}]\s?(?P<inner>-)?)?"
+    r"(?:(?P<wholes>\d+)[ -](?=\d+/[1-9]))?"
     r"(?P<digits>\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|(?<!\d)\.\d+)"
     r"(?:\s?/\s?(?P<under>[1-9]\d*)(?![\d/]))?"
 )
+_FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}")  # as LaTeX writes it
+_SPACES = re.compile(r"(?<=\d)(?:\\[,!]|\{,\})(?=\d{3})")  # between thousands, as LaTeX writes them
 _MARKERS = ("####", "\\boxed{")
 
 
@@ -79,11 +82,13 @@ def final_number(text: str) -> Fraction | None:
     """The number an answer ends with, exactly; None if there is none.
 
     A number behind the last ``####`` or ``\\boxed{`` wins over the last one of the text. ``1,234``, ``$18.00``,
-    ``-3``, ``.5``, ``3/4`` and full-width digits are understood; a unit or a percent sign is not looked at.
+    ``-3``, ``.5``, ``3/4``, ``1 1/2``, ``\\frac{3}{4}`` and full-width digits are understood; a unit or a percent sign
+    is not looked at.
 
         "6 times 3 is 18, so #### 18"  ->  18        "共1,234元。"  ->  1234        "10-5"  ->  5
     """
     plain = unicodedata.normalize("NFKC", text).replace("\N{MINUS SIGN}", "-").replace("\N{EN DASH}", "-")
+    plain = _SPACES.sub("", _FRACTION.sub(r"\1/\2", plain.replace("\\$", "$")))
     for marker in _MARKERS:
         behind = plain.rpartition(marker)
         found = _NUMBER.search(behind[2]) if behind[1] else None
@@ -97,6 +102,8 @@ def _value(found: re.Match[str]) -> Fraction:
     value = Fraction(found["digits"].replace(",", ""))
     if found["under"]:
         value /= Fraction(found["under"])
+    if found["wholes"]:
+        value += int(found["wholes"])
     return -value if found["minus"] or found["inner"] else value
 
 

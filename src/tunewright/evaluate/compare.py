@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tunewright.evaluate import names
+from tunewright.evaluate import names, outputs
 from tunewright.evaluate.checks import applies, satisfies
 from tunewright.evaluate.general import Asked
 from tunewright.evaluate.metrics import (
@@ -19,6 +19,8 @@ from tunewright.evaluate.metrics import (
     chrf,
     mean,
     mean_change,
+    perplexity,
+    perplexity_change,
     ratio,
     ratio_change,
     rouge_l,
@@ -45,12 +47,13 @@ GENERAL_TOLERATED = 1
 @dataclass(frozen=True, slots=True)
 class Item:
     """A held-out row to be answered. prompt: token ids up to where the answer begins.  prompt_text: the last user
-    turn, for people.  reference: the row's own answer."""
+    turn, for people.  reference: the row's own answer.  thinking: the reasoning that the row has before it."""
 
     origin: Origin
     prompt: Sequence[int]
     prompt_text: str
     reference: str
+    thinking: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +98,10 @@ def measure(
     )
 
 
-def compare(before: Measurement, after: Measurement, seed: int = 0) -> dict[str, Any]:
+def compare(before: Measurement, after: Measurement, seed: int = 0, gives: str = "answers") -> dict[str, Any]:
     """The content of ``evaluation.json``; standard JSON, a value that is no finite number is null.
+
+    gives: what the task's model gives back (``tasks/interface.py``); texts from texts are judged by more metrics.
 
     ``difference[metric]["better"]`` is true, false, or null where the difference is inside the noise (or too small to
     matter). Raises ValueError if the two measured different rows.
@@ -105,9 +110,10 @@ def compare(before: Measurement, after: Measurement, seed: int = 0) -> dict[str,
         [i.origin for i in before.items] != [i.origin for i in after.items]
     ):
         raise ValueError("before and after were measured on different rows")
-    values = _scored(before, after, seed) | _answered(before, after, seed) | _general_share(before, after)
+    values = _scored(before, after, seed, gives) | _answered(before, after, seed, gives) | _general_share(before, after)
     result: dict[str, Any] = {
         "verdict": "",
+        "gives": gives,
         "before": {name: one.as_dict() for name, (one, _two, _change) in values.items()},
         "after": {name: two.as_dict() for name, (_one, two, _change) in values.items()},
         "difference": {
@@ -118,12 +124,14 @@ def compare(before: Measurement, after: Measurement, seed: int = 0) -> dict[str,
             "rows": len(before.rows),
             "learned_tokens": sum(s.tokens for s in before.scores),
             "answers": len(before.items),
-            "same_answers": sum(a.text == b.text for a, b in zip(before.answers, after.answers, strict=True)),
+            "same_answers": sum(a.whole == b.whole for a, b in zip(before.answers, after.answers, strict=True)),
             "general": len(before.asked),
         },
         "general": _general(before, after),
         "rows": _rows(before, after),
     }
+    if gives == "outputs":
+        result["signatures"] = outputs.signatures([item.reference for item in before.items])
     result["verdict"] = verdict(result)
     return result
 
@@ -131,7 +139,7 @@ def compare(before: Measurement, after: Measurement, seed: int = 0) -> dict[str,
 Values = dict[str, tuple[Estimate, Estimate, Estimate]]
 
 
-def _scored(before: Measurement, after: Measurement, seed: int) -> Values:
+def _scored(before: Measurement, after: Measurement, seed: int, gives: str) -> Values:
     if not before.scores:
         return {}
     values: Values = {}
@@ -143,20 +151,40 @@ def _scored(before: Measurement, after: Measurement, seed: int) -> Values:
     for name, top in tops.items():
         one, two = ([top(s) for s in m.scores] for m in (before, after))
         values[name] = ratio(one, under, seed), ratio(two, over, seed), ratio_change(one, two, under, over, seed)
+        if name == names.LOSS and gives == "likelihood":
+            both = perplexity(values[name][0]), perplexity(values[name][1])
+            values[names.PERPLEXITY] = (*both, perplexity_change(one, two, under, seed))
     return values
 
 
-def _answered(before: Measurement, after: Measurement, seed: int) -> Values:
+# One text against one reference, by what the model gives.
+CLOSENESS: dict[str, dict[str, Callable[[str, str], float]]] = {
+    "answers": {names.CHRF: chrf, names.ROUGE: rouge_l},
+    "outputs": {
+        names.CHRF: chrf, names.ROUGE_1: outputs.rouge_1, names.ROUGE_2: outputs.rouge_2, names.ROUGE: rouge_l
+    },
+}  # fmt: skip
+
+
+def _answered(before: Measurement, after: Measurement, seed: int, gives: str) -> Values:
     if not before.answers:
         return {}
     values: Values = {}
     references = [item.reference for item in before.items]
-    for name, closeness in ((names.CHRF, chrf), (names.ROUGE, rouge_l)):
+    if gives == "outputs":
+        texts = [[a.text for a in m.answers] for m in (before, after)]
+        values[names.BLEU] = outputs.bleu(texts[0], texts[1], references, seed)
+    for name, closeness in CLOSENESS.get(gives, CLOSENESS["answers"]).items():
         one, two = (
             [closeness(a.text, r) for a, r in zip(m.answers, references, strict=True)] for m in (before, after)
         )
         values[name] = (mean(one, seed), mean(two, seed), mean_change(one, two, seed))
+    if gives == "outputs":
+        same = [[outputs.exact(a.text, r) for a, r in zip(m.answers, references, strict=True)] for m in (before, after)]
+        values[names.EXACT_MATCH] = _shares(same[0], same[1])
     values[names.STOPS] = _shares([a.stopped for a in before.answers], [a.stopped for a in after.answers])
+    if any(item.thinking for item in before.items):
+        values[names.REASONED] = _shares(*([_reasoned(a) for a in m.answers] for m in (before, after)))
     for check in before.checks:
         asked = [index for index, reference in enumerate(references) if applies(check, reference)]
         first, second = (
@@ -164,6 +192,10 @@ def _answered(before: Measurement, after: Measurement, seed: int) -> Values:
         )
         values[names.CHECK + check.name] = _shares(first, second)
     return values
+
+
+def _reasoned(answer: Generation) -> bool:
+    return answer.thinking is not None and answer.finished
 
 
 def _general_share(before: Measurement, after: Measurement) -> Values:
@@ -175,7 +207,7 @@ def _shares(before: Sequence[bool], after: Sequence[bool]) -> tuple[Estimate, Es
 
 
 def _right(measured: Measurement) -> list[bool]:
-    return [asked.question.right(a.text) for asked, a in zip(measured.asked, measured.general, strict=True)]
+    return [asked.question.right(a.whole) for asked, a in zip(measured.asked, measured.general, strict=True)]
 
 
 def better(metric: str, before: Estimate, after: Estimate, change: Estimate) -> bool | None:
@@ -186,7 +218,7 @@ def better(metric: str, before: Estimate, after: Estimate, change: Estimate) -> 
         return None
     if metric == names.GENERAL and round(change.value * change.n) < -GENERAL_TOLERATED:
         return False  # a fixed list, not a sample: what is lost is lost
-    smallest = NEGLIGIBLE_LOSS * abs(before.value or 0.0) if metric == names.LOSS else NEGLIGIBLE_SHARE
+    smallest = NEGLIGIBLE_LOSS * abs(before.value or 0.0) if names.is_number(metric) else NEGLIGIBLE_SHARE
     if change.n < 2 or change.low <= 0 <= change.high or abs(change.value) < smallest:
         return None
     return (change.value < 0) == names.lower_is_better(metric)
@@ -207,6 +239,7 @@ def _rows(before: Measurement, after: Measurement) -> list[dict[str, Any]]:
                 "row": item.origin.row,
                 "prompt": item.prompt_text,
                 "reference": item.reference,
+                **({"reference_thinking": item.thinking} if item.thinking else {}),
                 "before": _answer(item, one, losses[0]),
                 "after": _answer(item, two, losses[1]),
                 "checks": {
@@ -222,8 +255,10 @@ def _rows(before: Measurement, after: Measurement) -> list[dict[str, Any]]:
 
 
 def _answer(item: Item, answer: Generation, losses: dict[tuple[str, int, int], float | None]) -> dict[str, Any]:
+    reasoning = {"thinking": answer.thinking or "", "finished": _reasoned(answer)}
     return {
         "text": answer.text,
+        **(reasoning if item.thinking or answer.thinking else {}),
         "stopped": answer.stopped,
         "tokens": len(answer.ids),
         "loss": losses.get(_place(item.origin)),
@@ -262,8 +297,8 @@ def _general(before: Measurement, after: Measurement) -> dict[str, Any]:
         "rows": [
             {
                 "question": question,
-                "before": {"text": before.general[index].text, "right": was},
-                "after": {"text": after.general[index].text, "right": now},
+                "before": {"text": before.general[index].whole, "right": was},
+                "after": {"text": after.general[index].whole, "right": now},
             }
             for index, (question, was, now) in enumerate(together)
         ],

@@ -26,6 +26,7 @@ RESAMPLES = 2000
 LEVEL = 0.95
 _Z = 1.959963984540054  # the normal quantile of LEVEL, two-sided
 _CELLS = 2_000_000  # indices drawn at once; keeps the memory of a bootstrap at some 16 MB
+_DENSE = 32  # columns up to which a product of matrices is quicker than adding what is not zero
 Floats = NDArray[np.float64]
 
 
@@ -59,6 +60,12 @@ def chrf(answer: str, reference: str) -> float:
     return float(_chrf().sentence_score(answer, [reference]).score) / 100
 
 
+def chrf_signature() -> str:
+    """How sacrebleu names this chrF; to be stated beside its number."""
+    _chrf().corpus_score([""], [[""]])
+    return str(_chrf().get_signature())
+
+
 def words(text: str) -> list[str]:
     """Lower-case words for ROUGE; every CJK character is a word of its own, because nothing else separates them.
 
@@ -67,7 +74,7 @@ def words(text: str) -> list[str]:
     found: list[str] = []
     word = ""
     for char in unicodedata.normalize("NFKC", text).lower():
-        alone = _is_cjk(char)
+        alone = is_cjk(char)
         if not alone and (char.isalnum() or (word and unicodedata.category(char).startswith("M"))):
             word += char
             continue
@@ -79,7 +86,8 @@ def words(text: str) -> list[str]:
     return [*found, word] if word else found
 
 
-def _is_cjk(char: str) -> bool:
+def is_cjk(char: str) -> bool:
+    """Is it a letter of a script that writes no spaces between words?"""
     code = ord(char)
     return (
         0x3040 <= code <= 0x30FF  # kana
@@ -160,6 +168,33 @@ def mean_change(before: Sequence[float], after: Sequence[float], seed: int = 0) 
     return ratio_change(before, after, ones, ones[: len(after)], seed)
 
 
+def perplexity(loss: Estimate) -> Estimate:
+    """exp of a loss a token, and of the ends of its interval: among how many tokens one seems to choose."""
+    return Estimate(_exp(loss.value), _exp(loss.low), _exp(loss.high), loss.n)
+
+
+def perplexity_change(
+    before: Sequence[float], after: Sequence[float], tokens: Sequence[float], seed: int = 0
+) -> Estimate:
+    """After minus before of two perplexities over the same rows, resampled together. before, after: summed losses."""
+    one, two, under = _floats(before), _floats(after), _floats(tokens)
+    n = len(one)
+    if not n or not _usable(one, under) or not _usable(two, under):
+        return Estimate(None, None, None, n)
+    with np.errstate(over="ignore"):
+        low, high = _bootstrap(
+            n, lambda p: np.exp(_safe_ratio(two[p], under[p])) - np.exp(_safe_ratio(one[p], under[p])), seed
+        )
+        value = float(np.exp(two.sum() / under.sum()) - np.exp(one.sum() / under.sum()))
+    if not all(map(math.isfinite, (value, low, high))):
+        return Estimate(None, None, None, n)
+    return Estimate(value, low, high, n)
+
+
+def _exp(value: float | None) -> float | None:
+    return math.exp(value) if value is not None and value < 700 else None
+
+
 def share(passed: Sequence[bool]) -> Estimate:
     """Which share is true, with Wilson's interval (Wilson 1927)."""
     n, hits = len(passed), sum(passed)
@@ -236,5 +271,42 @@ def _bootstrap(n: int, statistic: Callable[[NDArray[np.int64]], Floats], seed: i
     parts: list[Floats] = []
     for start in range(0, RESAMPLES, at_once):
         parts.append(statistic(rng.integers(0, n, size=(min(at_once, RESAMPLES - start), n))))
-    low, high = np.nanquantile(np.concatenate(parts), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+    return interval(np.concatenate(parts))
+
+
+def interval(samples: Floats, around: float | None = None) -> tuple[float, float]:
+    """The ends of 95 % of ``samples`` (R,); with ``around``, reflected there (a statistic that is biased by chance)."""
+    low, high = (float(end) for end in np.nanquantile(samples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
+    return (low, high) if around is None else (2 * around - high, 2 * around - low)
+
+
+def resampled(values: Floats, seed: int) -> Floats:
+    """(N, C) -> (R, C): sums over as many rows, drawn with replacement; the same seed draws the same rows."""
+    n, width = values.shape
+    rng = np.random.default_rng(seed)
+    add = _adder(values)
+    at_once = max(1, min(RESAMPLES, _CELLS // max(n, int(np.count_nonzero(values)) if width > _DENSE else 0)))
+    parts: list[Floats] = []
+    for start in range(0, RESAMPLES, at_once):
+        drawn = min(at_once, RESAMPLES - start)
+        places = rng.integers(0, n, size=(drawn, n)) + n * np.arange(drawn)[:, None]
+        parts.append(add(np.bincount(places.ravel(), minlength=drawn * n).reshape(drawn, n)))
+    return np.concatenate(parts)
+
+
+def _adder(values: Floats) -> Callable[[NDArray[np.int64]], Floats]:
+    """What makes (R, N), how often each row was drawn, to (R, C). Wide values are nearly all zeros (a hundred labels,
+    of which a row has one), and only the others are added."""
+    if values.shape[1] <= _DENSE:
+        return lambda counts: counts @ values
+    columns, rows = values.T.nonzero()  # sorted by column
+    entries = values[rows, columns]
+    present, starts = np.unique(columns, return_index=True)
+
+    def add(counts: NDArray[np.int64]) -> Floats:
+        sums = np.zeros((len(counts), values.shape[1]))
+        if len(present):
+            sums[:, present] = np.add.reduceat(counts[:, rows] * entries, starts, axis=1)
+        return sums
+
+    return add

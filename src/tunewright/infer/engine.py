@@ -15,11 +15,20 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """ids: what was generated, the stop token excluded.  stopped: the model ended by itself within the limit."""
+    """ids: what was generated, the stop token excluded.  text: the answer.  stopped: the model ended by itself within
+    the limit.  thinking: the reasoning before the answer, if there is any.  finished: False where reasoning was begun
+    and no answer followed."""
 
     ids: tuple[int, ...]
     text: str
     stopped: bool
+    thinking: str | None = None
+    finished: bool = True
+
+    @property
+    def whole(self) -> str:
+        """Reasoning and answer, where it does not matter in which of them something stands."""
+        return f"{self.thinking}\n\n{self.text}".strip() if self.thinking else self.text
 
 
 @dataclass(frozen=True, slots=True)

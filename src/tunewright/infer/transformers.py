@@ -12,10 +12,10 @@ from tunewright.data.lengths import micro_batches
 from tunewright.data.template import ChatTemplate
 from tunewright.example import Rendered
 from tunewright.infer.engine import Generation, Progress, Score
+from tunewright.infer.scores import scores
 from tunewright.model.adapter import Model
-from tunewright.model.forward import HiddenStates, causal_model, collate
+from tunewright.model.forward import HiddenStates, causal_model
 
-CHUNK = 256  # rows of logits that exist at once while scoring
 BATCH = 16  # prompts answered together
 BATCH_TOKENS = 16_384  # of prompts and answers together
 
@@ -65,38 +65,20 @@ class TransformersEngine:
             if token in self.stops:
                 break
             done.append(token)
-            text = self.template.decode(done, skip_special=True)
+            text = self.template.generated(done)
             # Half a character decodes to the replacement mark; it is shown when its other half has come.
             if not text.endswith("\ufffd"):
                 yield text[len(shown) :]
                 shown = text
             ids = torch.tensor([[token]], device=self.model.device)
-        rest = self.template.decode(done, skip_special=True)[len(shown) :]
+        rest = self.template.generated(done)[len(shown) :]
         if rest:
             yield rest
 
     @torch.no_grad()
     def score(self, rows: Sequence[Rendered], progress: Progress | None = None) -> list[Score]:
         self.model.eval()
-        states = HiddenStates(self.model)
-        found: dict[int, Score] = {}
-        for group in micro_batches([row.length for row in rows], self.token_budget):
-            batch = collate([rows[i] for i in group], self.model.device)
-            hidden = states(batch)
-            loss = torch.zeros(len(group), dtype=torch.float64)
-            right = torch.zeros(len(group), dtype=torch.int64)
-            owners = batch.rows_of_targets().cpu()
-            for start in range(0, hidden.shape[0], CHUNK):
-                part = slice(start, start + CHUNK)
-                logits, targets = states.logits(hidden[part]), batch.targets[part]
-                each = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
-                loss.index_add_(0, owners[part], each.double().cpu())
-                right.index_add_(0, owners[part], (logits.argmax(1) == targets).long().cpu())
-            for place, index in enumerate(group):
-                found[index] = Score(float(loss[place]), rows[index].learned, int(right[place]))
-            if progress:
-                progress(len(group))
-        return [found[index] for index in range(len(rows))]
+        return scores(HiddenStates(self.model), rows, self.model.device, self.token_budget, progress)
 
     def _answer(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[Generation]:
         """One batch, padded on the left so that all answers begin at the same place."""
@@ -118,7 +100,8 @@ class TransformersEngine:
     def _ended(self, ids: list[int]) -> Generation:
         end = next((place for place, token in enumerate(ids) if token in self.stops), None)
         kept = tuple(ids if end is None else ids[:end])
-        return Generation(kept, self.template.decode(kept, skip_special=True).strip(), end is not None)
+        said = self.template.said(kept)
+        return Generation(kept, said.answer.strip(), end is not None, said.thinking, said.finished)
 
 
 def _whole(_head: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:

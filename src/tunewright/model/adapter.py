@@ -16,11 +16,12 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from tunewright.errors import RecipeError, ResourceError, RunError
-from tunewright.model.load import quiet
+from tunewright.model.labels import head_names, is_classifier
+from tunewright.model.load import CLASSES, Head, quiet
 from tunewright.recipe.schema import Recipe
 from tunewright.text import _
 
@@ -34,32 +35,38 @@ def prepare(model: PreTrainedModel, recipe: Recipe) -> Model:
     it was. First weights of an adapter depend on ``recipe.seed`` alone; the global generator is left as it was.
 
     Frozen bf16 and trained fp32 weights meet in methods ``freeze`` and ``full``: run the forward pass of a bf16
-    model under ``torch.autocast``. Raises RecipeError for targets or layers that the base does not have.
+    model under ``torch.autocast``. A classifier's head is new and always trained. Raises RecipeError for targets or
+    layers that the base does not have.
     """
     method = recipe.train.method
+    if is_classifier(model):
+        _without_dropout(model)
     if method == "lora":
         return _lora(model, recipe)
     model.requires_grad_(method == "full")
     if method == "freeze":
-        for module in _last_layers(model, recipe.freeze.layers):
+        for module in [*_last_layers(model, recipe.freeze.layers), *_heads(model).values()]:
             module.requires_grad_(True)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
+    computed = _computed(model)
+    for name, parameter in model.named_parameters():
+        if name in computed:
+            parameter.requires_grad_(False)
+        elif parameter.requires_grad:
             parameter.data = parameter.data.float()
     return model
 
 
-def check(folder: Path, recipe: Recipe) -> None:
+def check(folder: Path, recipe: Recipe, head: Head = "decoder") -> None:
     """Whether the base has what the recipe wants to train, before any weight is read: on a model of empty tensors.
 
-    Raises RecipeError for targets or layers that the base does not have.
+    head: what the task puts on the base. Raises RecipeError for targets or layers that the base does not have.
     """
     method = recipe.train.method
     if method == "full" or (method == "lora" and recipe.lora.targets == [ALL_LINEAR]):
         return
     with quiet(), torch.device("meta"):
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
-        model = AutoModelForCausalLM.from_config(config)
+        model = CLASSES[head].from_config(config)
     if method == "lora":
         _require_targets(model, list(recipe.lora.targets))
     else:
@@ -68,10 +75,28 @@ def check(folder: Path, recipe: Recipe) -> None:
 
 def linear_names(model: nn.Module) -> list[str]:
     """Last parts of the names of all linear layers that an adapter can sit on, the output layer left out: it is often
-    the embedding itself, and an adapter on it would change both."""
+    the embedding itself, and an adapter on it would change both; a classifier's head is trained whole."""
+    return sorted({name.rpartition(".")[2] for name in _linear(model)})
+
+
+def _linear(model: nn.Module) -> list[str]:
     head = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
+    heads = [f"{name}." for name in _heads(model)]
     linear = [name for name, m in model.named_modules() if isinstance(m, (nn.Linear, Conv1D)) and m is not head]
-    return sorted({name.rpartition(".")[2] for name in linear})
+    return [name for name in linear if not any(f"{name}.".startswith(head) for head in heads)]
+
+
+def _without_dropout(model: nn.Module) -> None:
+    """Encoders drop a tenth of everything while they train, each time something else, so that a step's gradient would
+    depend on how the step is cut. It costs time, too."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+
+
+def _heads(model: nn.Module) -> dict[str, nn.Module]:
+    """What a classifier has on top of its base; nothing for a model that writes text."""
+    return {name: model.get_submodule(name) for name in head_names(model)} if is_classifier(model) else {}
 
 
 def counts(model: nn.Module) -> tuple[int, int]:
@@ -103,12 +128,16 @@ def save(
                 model.save_pretrained(str(unfinished), save_embedding_layers=False)
                 (unfinished / "README.md").unlink(missing_ok=True)  # a model card with nothing but blanks in it
                 _sorted_targets(unfinished / "adapter_config.json")
+                if is_classifier(model):  # the names of the labels, with their numbers
+                    model.get_base_model().config.save_pretrained(str(unfinished))
             else:
-                model.generation_config = GenerationConfig(**generation_config)
+                if generation_config:
+                    model.generation_config = GenerationConfig(**generation_config)
                 model.save_pretrained(str(unfinished))
         template_files(unfinished)
-        text = json.dumps(generation_config, ensure_ascii=False, indent=2) + "\n"
-        (unfinished / "generation_config.json").write_text(text, encoding="utf-8")
+        if generation_config:  # a model that chooses labels generates nothing
+            text = json.dumps(generation_config, ensure_ascii=False, indent=2) + "\n"
+            (unfinished / "generation_config.json").write_text(text, encoding="utf-8")
         for path in unfinished.iterdir():
             path.chmod(0o644)
             with open(path, "rb") as file:
@@ -124,6 +153,8 @@ def load_run(model: PreTrainedModel, folder: Path) -> Model:
     try:
         with quiet():
             if (folder / "adapter_config.json").exists():
+                for module in _heads(model).values():  # fp32, as it was trained
+                    module.float()
                 tuned: Model = PeftModel.from_pretrained(model, str(folder), is_trainable=False)
             else:
                 tuned = _read_weights(model, folder)
@@ -144,9 +175,14 @@ def _lora(model: PreTrainedModel, recipe: Recipe) -> Model:
         targets = linear_names(model)
     else:
         _require_targets(model, lora.targets)
+    heads = _heads(model)
+    for module in heads.values():
+        module.float()
+    whole = sorted({name.rpartition(".")[2] for name in heads} - {"classifier", "score"})
     config = LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets,  # type: ignore[arg-type]
-        task_type="CAUSAL_LM", fan_in_fan_out=_is_conv1d(model, targets),
+        task_type=_task_type(model), fan_in_fan_out=_is_conv1d(model, targets),
+        modules_to_save=whole or None,  # PEFT adds the two other names itself, and puts no adapter inside of these
     )  # fmt: skip
     with torch.random.fork_rng(), quiet():
         torch.manual_seed(recipe.seed)
@@ -156,6 +192,8 @@ def _lora(model: PreTrainedModel, recipe: Recipe) -> Model:
 def _require_targets(model: PreTrainedModel, wanted: list[str]) -> None:
     known = linear_names(model)
     full = [n for n, m in model.named_modules() if isinstance(m, (nn.Linear, Conv1D))]
+    if heads := _heads(model):  # whose layers are trained whole, and get no adapter
+        full = [n for n in full if not any(f"{n}.".startswith(f"{head}.") for head in heads)]
     for name in wanted:
         if name == ALL_LINEAR:
             raise RecipeError(
@@ -173,6 +211,12 @@ def _require_targets(model: PreTrainedModel, wanted: list[str]) -> None:
         )  # fmt: skip
 
 
+def _task_type(model: PreTrainedModel) -> str:
+    if is_classifier(model):
+        return "SEQ_CLS"
+    return "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
+
+
 def _is_conv1d(model: nn.Module, targets: str | list[str]) -> bool:
     """GPT-2 keeps its weights transposed, and PEFT wants to be told."""
     return any(isinstance(m, Conv1D) and n.rpartition(".")[2] in targets for n, m in model.named_modules())
@@ -187,13 +231,17 @@ def _last_layers(model: PreTrainedModel, wanted: int) -> list[nn.Module]:
             where="freeze.layers", do=_("give at most {have}", have=len(blocks)),
             command="tunewright recipe explain freeze.layers",
         )  # fmt: skip
-    norms = [m for n, m in parent.named_children() if n != name and "norm" in type(m).__name__.lower()]
+    others = [(n, m) for n, m in parent.named_children() if n != name and "embed" not in n]
+    norms = [m for _name, m in others if "norm" in type(m).__name__.lower()]
     return [*blocks[-wanted:], *norms[-1:]]
 
 
 def _blocks(model: PreTrainedModel) -> tuple[nn.Module, str, nn.ModuleList]:
-    """The decoder's list of layers, with the module that holds it: the longest list of equal blocks there is."""
+    """The decoder's list of layers, with the module that holds it: the longest list of equal blocks there is. Of an
+    encoder-decoder it is the decoder that writes, so the last layers are its own."""
     lists = [(path, m) for path, m in model.named_modules() if isinstance(m, nn.ModuleList)]
+    if model.config.is_encoder_decoder:
+        lists = [(path, m) for path, m in lists if "decoder" in path.split(".")] or lists
     found = [(path, m) for path, m in lists if len({type(block) for block in m}) == 1]
     if not found:
         raise RecipeError(
@@ -213,6 +261,12 @@ def _sorted_targets(path: Path) -> None:
     path.write_text(json.dumps(config, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
+def _computed(model: PreTrainedModel) -> set[str]:
+    """Weights that no file holds, because they are computed when a model is made (Marian's sines of positions): never
+    trained, though transformers counts them as trainable."""
+    return set(model._keys_to_ignore_on_save or ()) & {name for name, _weight in model.named_parameters()}
+
+
 def _read_weights(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     """Copies ``folder``'s safetensors over the model's weights; each weight must be there, tied ones once."""
     files = sorted(folder.glob("*.safetensors"))
@@ -224,7 +278,7 @@ def _read_weights(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
                 if name in own:
                     own[name].copy_(weights.get_tensor(name))
                     seen.add(name)
-    if missing := sorted(set(own) - seen):
+    if missing := sorted(set(own) - seen - _computed(model)):
         raise ValueError(f"{len(missing)} weights are missing, the first is {missing[0]}")
     return model
 

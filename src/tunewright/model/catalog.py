@@ -10,9 +10,15 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, model_validator
 
+Ability = Literal["chat", "classify", "seq2seq", "pretrain"]
+
 
 class Entry(BaseModel):
-    """One named base. Sizes in bytes; ``sha256`` is of ``file`` inside the package, ``wheel_sha256`` of the package."""
+    """One named base. Sizes in bytes.
+
+    A package carries either one GGUF ``file`` with its ``sha256``, or a ``folder`` in transformers' layout whose
+    ``files`` have theirs; ``wheel_sha256`` is of the package.  tasks: what the base can learn.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -22,10 +28,13 @@ class Entry(BaseModel):
     licence: str
     languages: tuple[str, ...]
     notes: str
+    tasks: tuple[Ability, ...] = ("chat",)
     id: str | None = None
     package: str | None = None
     version: str | None = None
     file: str | None = None
+    folder: str | None = None
+    files: dict[str, str] = {}
     file_bytes: int = 0
     sha256: str = ""
     wheel_sha256: str = ""
@@ -34,15 +43,31 @@ class Entry(BaseModel):
     def _says_where(self) -> Entry:
         if self.source == "hub" and not self.id:
             raise ValueError("a hub base needs its id")
-        if self.source == "package" and not (self.package and self.version and self.file and self.sha256):
-            raise ValueError("a package base needs package, version, file and sha256")
+        if self.source == "package":
+            if not (self.package and self.version):
+                raise ValueError("a package base needs package and version")
+            if bool(self.file and self.sha256) == bool(self.folder and self.files):
+                raise ValueError("a package base needs file and sha256, or folder and files")
         return self
+
+    @property
+    def inside(self) -> dict[str, str]:
+        """What is taken out of the package: each path in it, with its sha256."""
+        if self.file:
+            return {self.file: self.sha256}
+        return {f"{self.folder}/{name}": digest for name, digest in self.files.items()}
 
 
 @cache
 def catalog() -> dict[str, Entry]:
     text = files("tunewright").joinpath("catalog.yaml").read_text(encoding="utf-8")
     return {name: Entry.model_validate(values) for name, values in yaml.safe_load(text).items()}
+
+
+def suited(task: Ability) -> list[str]:
+    """Names of the bases that can learn ``task``, those that need no hub first: what an error proposes."""
+    able = {name: entry for name, entry in catalog().items() if task in entry.tasks}
+    return sorted(able, key=lambda name: able[name].source != "package")
 
 
 def nearest(name: str) -> str | None:

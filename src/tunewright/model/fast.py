@@ -30,6 +30,7 @@ from transformers.masking_utils import sdpa_mask
 from tunewright.model.forward import causal_model
 
 ATTENTION = "tunewright_cpu"
+CHANGES = ("position_bias", "s_aux", "softcap")  # arguments that make attention more than its plain product
 BLOCK = 128  # queries at once: their scores stay in a core's cache
 KEEP_UP_TO = 1024  # tokens of a row whose attention weights are kept for the backward pass instead of made again
 
@@ -209,6 +210,7 @@ def _attention(
     query: (B, heads, T, D); key, value: (B, key heads, T, D). Returns (B, T, heads, D).
     """
     plain = attention_mask is None and not dropout and query.shape[2] == key.shape[2] and query.shape[2] > 1
+    plain = plain and all(more.get(name) is None for name in CHANGES)
     if not plain or not getattr(module, "is_causal", True) or more.get("is_causal") is False:
         out, _none = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **more

@@ -10,6 +10,14 @@ from tunewright.errors import BaseModelError
 from tunewright.model.source import Base, read_config
 from tunewright.text import _
 
+# What an encoder-decoder cannot write without: where its output begins, how it must begin or end, and tokens that its
+# output layer never learned to avoid (Marian's padding). Penalties, sampling and least lengths are not among them:
+# a base ships those for the task that it was made for.
+STRUCTURE = (
+    "decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id", "bad_words_ids", "suppress_tokens",
+    "begin_suppress_tokens",
+)  # fmt: skip
+
 
 def generation_config(base: Base) -> dict[str, Any]:
     """Greedy, with every id that any file of the base names as an end.
@@ -33,6 +41,10 @@ def generation_config(base: Base) -> dict[str, Any]:
     result: dict[str, Any] = {"eos_token_id": sorted(ends), "pad_token_id": pad, "do_sample": False}
     if start is not None:
         result["bos_token_id"] = start
+    if config.get("is_encoder_decoder"):
+        given = {name: _first(stored.get(name), config.get(name)) for name in STRUCTURE}
+        given["decoder_start_token_id"] = _first(given["decoder_start_token_id"], start, pad)
+        result |= {name: value for name, value in given.items() if value is not None}
     return result
 
 

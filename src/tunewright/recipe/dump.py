@@ -25,11 +25,11 @@ def dump(recipe: Recipe, sources: Mapping[str, str], path: str | os.PathLike[str
 
 
 def text(recipe: Recipe, sources: Mapping[str, str]) -> str:
-    """The recipe as YAML text. Sections that the chosen method does not read are left out."""
+    """The recipe as YAML text. Keys that the chosen task and method do not read are left out."""
     lines = [("# " + _("Complete recipe of one run. The same run again: tunewright train recipe.yaml"), "")]
     section = None
     for key in keys().values():
-        if key.method not in (None, recipe.train.method):
+        if not key.used_by(recipe):
             continue
         if key.section != section and key.section is not None:
             lines.append((f"{key.section}:", ""))

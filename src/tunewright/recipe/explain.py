@@ -43,7 +43,9 @@ def example_text(key: Key) -> str:
 
 
 def _key(key: Key) -> str:
-    used = _("`train.method: {method}` only", method=key.method) if key.method else _("every method")
+    only = [_("`train.method: {method}` only", method=key.method)] if key.method else []
+    only += [_("`task: {tasks}` only", tasks=_(" or ").join(key.tasks))] if key.tasks else []
+    used = ", ".join(only) or _("every task and method")
     return "\n".join(
         [
             key.name,
@@ -92,6 +94,7 @@ def facts() -> list[dict[str, str | None]]:
             "allowed": key.allowed,
             "default": default_text(key),
             "method": key.method,
+            "tasks": " ".join(key.tasks) if key.tasks else None,
             "example": example_text(key),
         }
         for key in keys().values()

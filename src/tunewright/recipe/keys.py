@@ -16,7 +16,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from tunewright.recipe.schema import ONLY_FOR_METHOD, Check, Recipe, Section
+from tunewright.recipe.schema import ONLY_FOR_METHOD, ONLY_FOR_TASK, Check, Recipe, Section
 from tunewright.text import _
 
 Kind = Literal["value", "list", "table", "checks"]
@@ -29,7 +29,7 @@ class Key:
     name: dotted, such as ``train.epochs``.  kind: ``value`` (a scalar), ``list`` of texts, ``table`` of texts by name
     or ``checks``.  text: a scalar stays the text that was typed (``no`` is a name, not a truth value).
     empty: ``null`` is allowed.  allowed: what may stand there, in words.  method: the only ``train.method`` that
-    reads this key, or None for all.
+    reads this key, or None for all.  tasks: the only tasks that read it, or None for all.
     """
 
     name: str
@@ -41,6 +41,12 @@ class Key:
     description: str
     examples: tuple[str, ...]
     method: str | None
+    tasks: tuple[str, ...] | None
+
+    def used_by(self, recipe: Recipe) -> bool:
+        """Whether a run of this recipe reads the key. A task that is not chosen yet may read anything."""
+        of_task = self.tasks is None or recipe.task == "auto" or recipe.task in self.tasks
+        return of_task and self.method in (None, recipe.train.method)
 
     @property
     def section(self) -> str | None:
@@ -87,6 +93,7 @@ def _key(name: str, hint: Any, field: FieldInfo) -> Key:
         description=field.description or "",
         examples=tuple(str(example) for example in field.examples or ()),
         method=ONLY_FOR_METHOD.get(name.split(".")[0]),
+        tasks=ONLY_FOR_TASK.get(name) or ONLY_FOR_TASK.get(name.split(".")[0]),
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from tunewright.recipe.keys import keys, nearest, sections
 from tunewright.recipe.schema import Recipe
 from tunewright.text import _
 
-__all__ = ["COMMAND_LINE", "DEFAULT", "Loaded", "changed", "dump", "explain", "load"]
+__all__ = ["COMMAND_LINE", "DEFAULT", "Loaded", "changed", "dump", "explain", "load", "require_used"]
 
 DEFAULT = "default"
 
@@ -81,6 +81,19 @@ def changed(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
         draft = Draft(values=dict(values), given=dict.fromkeys(values, "the program"))
         _explain_types(draft, error, "the program")
         raise _error(draft.problems, "the program") from None
+
+
+def require_used(loaded: Loaded, recipe: Recipe) -> None:
+    """Raises RecipeError for keys of ``loaded`` that ``recipe``, whose task is chosen now, does not read."""
+    label = os.fspath(loaded.path) if loaded.path else COMMAND_LINE
+    draft = Draft()
+    for name, where in loaded.sources.items():
+        key = next((k for n, k in keys().items() if name == n or name.startswith(n + ".")), None)
+        if key is not None and where != DEFAULT and not where.startswith(_("chosen: {why}", why="")):
+            draft.values[key.name], draft.given[key.name] = None, where
+    _unused(draft, recipe)
+    if draft.problems:
+        raise _error(draft.problems, label)
 
 
 # ---- where the recipe is ---------------------------------------------------------------------------------------
@@ -182,6 +195,8 @@ def _unused(draft: Draft, recipe: Recipe) -> None:
     method = recipe.train.method
     for name in draft.values:
         key = keys()[name]
+        if key.used_by(recipe):
+            continue
         if key.method is not None and key.method != method:
             draft.problem(
                 _("`{name}` is not used by `train.method: {method}`", name=name, method=method),
@@ -189,6 +204,12 @@ def _unused(draft: Draft, recipe: Recipe) -> None:
                 name,
                 _("remove it, or write `train.method: {method}`", method=key.method),
             )
+        else:
+            tasks = _(" or ").join(f"`task: {task}`" for task in key.tasks or ())
+            draft.problem(
+                _("`{name}` is not used by `task: {task}`", name=name, task=recipe.task), draft.given[name], name,
+                _("remove it, or write {tasks}", tasks=tasks),
+            )  # fmt: skip
 
 
 def _combinations(draft: Draft, recipe: Recipe, label: str) -> None:
@@ -203,8 +224,8 @@ def _combinations(draft: Draft, recipe: Recipe, label: str) -> None:
         against(
             "data.columns", _("`data.columns` and `data.prompt` are two ways to say the same"), _("keep one of them")
         )
-    elif data.columns and not {"question", "answer"} <= set(data.columns):
-        against("data.columns", _("`data.columns` must name both `question` and `answer`"), _("add the other one"))
+    elif data.columns:
+        _columns(data.columns, against)
     if (data.prompt is None) != (data.answer is None):
         there, missing = ("prompt", "answer") if data.answer is None else ("answer", "prompt")
         against(
@@ -216,10 +237,34 @@ def _combinations(draft: Draft, recipe: Recipe, label: str) -> None:
         against("data.format", _("`data.format: template` needs `data.prompt` and `data.answer`"), _("add both"))
     if data.format == "columns" and not data.columns:
         against("data.format", _("`data.format: columns` needs `data.columns`"), _("name the columns"))
-    for name, formats in {"columns": ("auto", "columns"), "prompt": ("auto", "template")}.items():
+    named = ("auto", "columns", "labelled", "parallel", "text")
+    for name, formats in {"columns": named, "prompt": ("auto", "template")}.items():
         if getattr(data, name) and data.format not in formats:
             text = _("`data.{name}` is not used by `data.format: {format}`", name=name, format=data.format)
             against(f"data.{name}", text, _("remove one of the two"))
+
+
+# What the names in `data.columns` can say together: those that must be there, and those that may.
+_TOGETHER = (
+    (("question", "answer"), ("system", "thinking")),
+    (("text", "label"), ("pair",)),
+    (("source", "target"), ()),
+    (("text",), ()),
+)
+
+
+def _columns(columns: Mapping[Any, str], against: Callable[[str, str, str], None]) -> None:
+    given = set(columns)
+    if any(set(needs) <= given <= {*needs, *may} for needs, may in _TOGETHER):
+        return
+    needs = next((needs for needs, may in _TOGETHER if given <= {*needs, *may}), None)
+    if needs is None:
+        words = ", ".join(f"`{name}`" for name in columns)
+        what = _("`data.columns` mixes {words}", words=words)
+        against("data.columns", what, _("name the columns of one kind of row"))
+    else:
+        both = _(" and ").join(f"`{name}`" for name in needs)
+        against("data.columns", _("`data.columns` must name both {both}", both=both), _("add the other one"))
 
 
 def _error(problems: Sequence[Problem], label: str) -> RecipeError:

@@ -44,16 +44,31 @@ class Data(Section):
         examples=["0.1"],
     )
     format: Literal[
-        "auto", "messages", "sharegpt", "instruction", "prompt_completion", "reasoning", "columns", "template"
+        "auto", "messages", "sharegpt", "instruction", "prompt_completion", "reasoning", "columns", "template",
+        "labelled", "parallel", "text",
     ] = Field(
         default="auto",
         description="How rows are read. `auto` looks at the columns and says what it saw.",
         examples=["sharegpt"],
     )
-    columns: dict[Literal["question", "answer", "system", "thinking"], str] = Field(
+    columns: dict[
+        Literal["question", "answer", "system", "thinking", "text", "pair", "label", "source", "target"], str
+    ] = Field(
         default={},
-        description="Names of the columns that hold question and answer (and system, thinking).",
+        description="Names of the columns that are read: `question` and `answer` (and `system`, `thinking`) of a "
+        "conversation; `text` and `label` (and `pair`, a second text) of a labelled row; `source` and `target` of a "
+        "translation; `text` of a document.",
         examples=["{question: Q, answer: A}"],
+    )
+    target: Paths = Field(
+        default=[],
+        description="For parallel text in two files: the files whose line N belongs to line N of `data.train`.",
+        examples=["train.fr"],
+    )
+    validation_target: Paths = Field(
+        default=[],
+        description="The same beside `data.validation`.",
+        examples=["test.fr"],
     )
     prompt: str | None = Field(
         default=None,
@@ -86,6 +101,23 @@ class Data(Section):
         description="What happens to a row over `data.max_length`: stop the run, leave it out, or cut its context. "
         "An answer's end is never cut.",
         examples=["truncate"],
+    )
+    truncation_side: Literal["left", "right"] = Field(
+        default="right",
+        description="From which end a text is cut with `data.too_long: truncate` (classify and seq2seq; a conversation "
+        "always loses its oldest turns).",
+        examples=["left"],
+    )
+    learn_thinking: bool = Field(
+        default=True,
+        description="Whether the chain of thought is learned with the answer, or only the answer behind it.",
+        examples=["false"],
+    )
+    chat_template: str | None = Field(
+        default=None,
+        description="A chat template in place of the base's own: a name (`plain`, `chatml`) or a `.jinja` file. A base "
+        "without any gets `plain`, which is said.",
+        examples=["chatml"],
     )
     allow_few: bool = Field(
         default=False, description="Train although there are fewer than 10 rows.", examples=["true"]
@@ -137,6 +169,17 @@ class Train(Section):
         description="Tokens to one micro-batch. Changes memory and speed, not the result.",
         examples=["4096"],
     )
+    keep: Auto | Literal["last", "best"] = Field(
+        default="auto",
+        description="Which weights a run ends with: those of its last step, or of the epoch that did best on rows held "
+        "out for this choice alone. `auto` is `best` for classification, `last` otherwise.",
+        examples=["last"],
+    )
+    patience: Positive = Field(
+        default=2,
+        description="With `train.keep: best`, stop after this many epochs in a row that were no better.",
+        examples=["1"],
+    )
     report_to: Names = Field(
         default=[],
         description="Trackers besides the run folder: `tensorboard`, `wandb`, `mlflow`, `trackio`.",
@@ -174,6 +217,55 @@ class Freeze(Section):
     layers: Positive = Field(default=2, description="How many of the last layers are trained.", examples=["4"])
 
 
+class Classify(Section):
+    head: Auto | Literal["linear", "label_token"] = Field(
+        default="auto",
+        description="A new layer on top of the base that gives a number to each label, or the base's own output at "
+        "the place where it would write a label's word. `auto` is `label_token` for a base that chats, else `linear`.",
+        examples=["linear"],
+    )
+    labels: Names = Field(
+        default=[],
+        description="The labels in the order of their numbers. Without it they are those of the training rows, sorted.",
+        examples=["[negative, positive]"],
+    )
+    names: dict[str, str] = Field(
+        default={},
+        description="Better names for labels that the data writes as numbers or codes.",
+        examples=['{"0": negative, "1": positive}'],
+    )
+    multi_label: bool = Field(
+        default=False,
+        description="A row may have several labels or none (a list, or names with commas between).",
+        examples=["true"],
+    )
+    prompt: str | None = Field(
+        default=None,
+        description="For `label_token`: what the model is asked, with `{text}` (and `{pair}`, `{labels}`) filled in.",
+        examples=["Review: {text}\\nIs it good or bad?"],
+    )
+    words: dict[str, str] = Field(
+        default={},
+        description="For `label_token`: the word that is answered for a label, where it is not the label itself.",
+        examples=["{negative: bad, positive: good}"],
+    )
+
+
+class Seq2seq(Section):
+    prefix: str = Field(
+        default="",
+        description="Text that stands before each source, such as T5's `translate English to French: `.",
+        examples=["summarize: "],
+    )
+    source_language: str | None = Field(
+        default=None, description="Language code of the sources, for bases that want one.", examples=["en_XX"]
+    )
+    target_language: str | None = Field(
+        default=None, description="Language code of the targets, for bases that want one.", examples=["fr_XX"]
+    )
+    beams: Positive = Field(default=4, description="Beams of the search when outputs are generated.", examples=["1"])
+
+
 class Retain(Section):
     share: Auto | Annotated[float, Field(ge=0, le=4)] = Field(
         default="auto",
@@ -189,8 +281,10 @@ class Save(Section):
 
 
 class Evaluate(Section):
-    rows: Annotated[int, Field(ge=0)] = Field(
-        default=32, description="For how many held-out rows answers are generated, before and after.", examples=["64"]
+    rows: Auto | Annotated[int, Field(ge=0)] = Field(
+        default="auto",
+        description="For how many held-out rows answers or outputs are generated, before and after.",
+        examples=["64"],
     )
     max_new_tokens: Auto | Positive = Field(
         default="auto",
@@ -234,11 +328,16 @@ Checks = Annotated[list[Annotated[Check, BeforeValidator(_check)]], BeforeValida
 
 
 class Recipe(Section):
-    task: Literal["chat"] = Field(default="chat", description="What the model learns to do.")
+    task: Auto | Literal["chat", "classify", "seq2seq", "pretrain"] = Field(
+        default="auto",
+        description="What the model learns: to answer (`chat`), to choose a label (`classify`), to write a text from "
+        "another (`seq2seq`), or to go on with a text (`pretrain`). `auto` looks at the rows and says what it saw.",
+        examples=["classify"],
+    )
     base: str = Field(
-        default="smollm2-135m-instruct",
+        default="auto",
         description="The model one starts from: a name from `tunewright models`, a hub id, `modelscope:ID`, "
-        "a folder or a `.gguf` file.",
+        "a folder or a `.gguf` file. `auto` is the embedded base for the task.",
         examples=["HuggingFaceTB/SmolLM2-360M-Instruct"],
     )
     name: str | None = Field(
@@ -253,6 +352,8 @@ class Recipe(Section):
     train: Train = Field(default=Train(), description="How the weights change.")
     lora: Lora = Field(default=Lora(), description="The adapter (only with `train.method: lora`).")
     freeze: Freeze = Field(default=Freeze(), description="Partial training (only with `train.method: freeze`).")
+    classify: Classify = Field(default=Classify(), description="Labels (only with `task: classify`).")
+    seq2seq: Seq2seq = Field(default=Seq2seq(), description="Text from text (only with `task: seq2seq`).")
     retain: Retain = Field(default=Retain(), description="Keeping what the base can do.")
     checks: Checks = Field(
         default=[],
@@ -266,3 +367,17 @@ class Recipe(Section):
 
 # Sections that only one method reads; setting a key in another's section is an error.
 ONLY_FOR_METHOD: dict[str, str] = {"lora": "lora", "freeze": "freeze"}
+
+# Sections and keys that only some tasks read; the same holds for them.
+ONLY_FOR_TASK: dict[str, tuple[str, ...]] = {
+    "classify": ("classify",),
+    "seq2seq": ("seq2seq",),
+    "retain": ("chat",),
+    "checks": ("chat", "seq2seq"),
+    "data.target": ("seq2seq",),
+    "data.validation_target": ("seq2seq",),
+    "data.truncation_side": ("classify", "seq2seq"),
+    "data.learn_thinking": ("chat",),
+    "data.chat_template": ("chat", "classify"),
+    "data.system": ("chat", "classify"),
+}

@@ -27,11 +27,13 @@ _SMOOTH_FROM = 12  # with fewer steps every point is worth seeing as it is
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """train, held_out: (step, loss) in the order of steps.  smooth: train as a moving average, empty if it is short."""
+    """train, held_out: (step, loss) in the order of steps.  smooth: train as a moving average, empty if it is short.
+    per_label: the loss is that of labels, not of tokens."""
 
     train: tuple[Point, ...]
     smooth: tuple[Point, ...]
     held_out: tuple[Point, ...]
+    per_label: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.train or self.held_out)
@@ -60,7 +62,8 @@ def curve(metrics: Iterable[dict[str, Any]], evaluation: dict[str, Any] | None =
         if before is not None:
             held_out.setdefault(0.0, before)
     line = tuple(sorted(train.items()))
-    return Curve(line, _smooth(line), tuple(sorted(held_out.items())))
+    per_label = (evaluation or {}).get("gives") == "labels"
+    return Curve(line, _smooth(line), tuple(sorted(held_out.items())), per_label)
 
 
 def _finite(value: Any) -> float | None:
@@ -102,7 +105,7 @@ def png(points: Curve) -> bytes:
         axes.plot(*zip(*points.held_out, strict=True), color=ACCENT, marker="o", markersize=4.5, linewidth=1.8,
                   label=_("held-out rows"))
     axes.set_xlabel(_("step"), color=_INK)
-    axes.set_ylabel(_("loss per learned token"), color=_INK)
+    axes.set_ylabel(_("loss per label") if points.per_label else _("loss per learned token"), color=_INK)
     axes.set_ylim(bottom=0 if min(_losses(points)) >= 0 else None)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     if len(points.train) == 1 and not points.held_out:  # one point has no range of its own

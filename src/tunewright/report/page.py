@@ -17,7 +17,8 @@ from tunewright import rundir
 from tunewright.errors import RunError
 from tunewright.evaluate import names
 from tunewright.evaluate.table import place
-from tunewright.report import curves, values
+from tunewright.evaluate.verdict import judged
+from tunewright.report import curves, labels, values
 from tunewright.rundir import RunDir
 from tunewright.settings import settings
 from tunewright.text import _
@@ -57,6 +58,8 @@ def content(run: RunDir) -> dict[str, Any]:
     status = _json(run, rundir.STATUS)
     recipe = _text(run, rundir.RECIPE)
     headline, detail = _headline(status, evaluation)
+    chosen = labels.content(evaluation, ROWS_SHOWN)
+    rows = [] if chosen else evaluation.get("rows", [])
     return {
         "name": run.path.resolve().name,
         "base": str((manifest.get("base") or {}).get("name") or ""),
@@ -65,9 +68,11 @@ def content(run: RunDir) -> dict[str, Any]:
         "tone": _tone(evaluation),
         "metrics": _metrics(evaluation),
         "counts": evaluation.get("counts", {}),
+        "measured": _measured(evaluation, manifest),
         "drawing": curves.drawing(curves.of_run(run)),
-        "rows": [_row(row) for row in evaluation.get("rows", [])[:ROWS_SHOWN]],
-        "rows_left": max(0, len(evaluation.get("rows", [])) - ROWS_SHOWN),
+        "rows": [_row(row) for row in rows[:ROWS_SHOWN]],
+        "rows_left": max(0, len(rows) - ROWS_SHOWN),
+        "labels": chosen,
         "general": evaluation.get("general") if (evaluation.get("general") or {}).get("asked") else None,
         "ledger": _ledger(_json(run, rundir.LEDGER)),
         "findings": rundir.read_lines(run.file(rundir.FINDINGS)),
@@ -108,10 +113,23 @@ def _headline(status: dict[str, Any], evaluation: dict[str, Any]) -> tuple[str, 
 
 
 def _tone(evaluation: dict[str, Any]) -> str:
-    marks = [change.get("better") for change in evaluation.get("difference", {}).values()]
-    if False in marks:
-        return "bad" if True not in marks else "mixed"
-    return "good" if True in marks else "plain"
+    up, down = judged(evaluation)
+    if down:
+        return "mixed" if up else "bad"
+    return "good" if up else "plain"
+
+
+def _measured(evaluation: dict[str, Any], manifest: dict[str, Any]) -> str:
+    """What the numbers before and after were made from."""
+    counts = evaluation.get("counts", {})
+    said = [_("The base and the tuned model on the same {rows} held-out rows", rows=f"{counts.get('rows', 0):,}")]
+    if counts.get("answers"):
+        said[0] += _(", {answers} of them answered", answers=counts["answers"])
+    said[0] += "."
+    if (manifest.get("recipe") or {}).get("classify.head") == "linear" and evaluation.get("gives") == "labels":
+        said.append(_("Before, its new layer for labels had learned nothing."))
+    said.append(_("Bars are 95 % intervals; a difference inside the noise may be chance."))
+    return " ".join(said)
 
 
 def _metrics(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
@@ -140,7 +158,7 @@ def _metrics(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _scale(name: str, before: dict[str, Any], after: dict[str, Any]) -> float:
-    if name != names.LOSS:
+    if not names.is_number(name):
         return 1.0
     highest = [x for x in (before.get("high"), after.get("high")) if x is not None]
     return max(highest, default=1.0) * 1.04 or 1.0
@@ -163,15 +181,17 @@ def _row(row: dict[str, Any]) -> dict[str, Any]:
             {"label": names.label(names.CHECK + name), "passed": marks[side]}
             for name, marks in row.get("checks", {}).items()
         ]
-        sides[side] = answer | {"text": _cut(answer["text"]), "checks": checks}
-    return row | sides | {"prompt": _cut(row["prompt"]), "reference": _cut(row["reference"]), "place": place(row)}
+        sides[side] = answer | {
+            "text": _cut(answer["text"]),
+            "thinking": _cut(answer.get("thinking") or ""),
+            "checks": checks,
+        }
+    texts = {name: _cut(row.get(name) or "") for name in ("prompt", "reference", "reference_thinking")}
+    return row | sides | texts | {"place": place(row)}
 
 
 def _cut(text: str) -> str:
-    text = text.strip()
-    if len(text) <= _LONGEST:
-        return text
-    return _("{text} … ({left} more characters)", text=text[:_LONGEST], left=len(text) - _LONGEST)
+    return values.cut(text, _LONGEST)
 
 
 def _ledger(ledger: dict[str, Any]) -> dict[str, Any] | None:

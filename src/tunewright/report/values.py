@@ -97,6 +97,14 @@ def duration(seconds: float) -> str:
     return _("{h} h {m} min", h=whole // 3600, m=whole % 3600 // 60)
 
 
+def cut(text: str, most: int) -> str:
+    """At most ``most`` characters, and how many more there are."""
+    text = text.strip()
+    if len(text) <= most:
+        return text
+    return _("{text} … ({left} more characters)", text=text[:most], left=f"{len(text) - most:,}")
+
+
 def few(places: Sequence[str]) -> str:
     """The first places of a list, and how many more there are."""
     more = len(places) - _FEW

@@ -7,38 +7,52 @@ follow from the data and the machine.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tunewright.example import Rendered
+from tunewright.data.prepare import Prepared
+from tunewright.data.thinking import thinks
+from tunewright.model.memory import ModelFacts
+from tunewright.recipe.keys import keys
 from tunewright.recipe.load import changed
 from tunewright.recipe.schema import Recipe
+from tunewright.tasks import Task
 from tunewright.text import _
 
 Choice = tuple[Any, str]
 
-SEEN_ROWS = 400  # a small data set is repeated until about so many rows have been seen
-MOST_EPOCHS = 5
-BATCH = 8
-LEARNING_RATE = {"lora": 4e-4, "freeze": 1e-4, "full": 5e-5}
+# Rows after which a small data set has been seen often enough, and the most epochs that takes, by task.
+SEEN_ROWS = {"chat": 400, "linear": 5000, "label_token": 2000, "seq2seq": 3000, "pretrain": 400}
+MOST_EPOCHS = {"chat": 5, "linear": 4, "label_token": 3, "seq2seq": 3, "pretrain": 3}
+BATCH = {"chat": 8, "linear": 16, "label_token": 8, "seq2seq": 16, "pretrain": 4}
+LEARNING_RATE = {
+    "chat": {"lora": 4e-4, "freeze": 1e-4, "full": 5e-5},
+    "linear": {"lora": 1e-3, "freeze": 1e-4, "full": 1e-4},
+    "label_token": {"lora": 4e-4, "freeze": 1e-4, "full": 5e-5},
+    "seq2seq": {"lora": 1e-3, "freeze": 2e-4, "full": 5e-5},
+    "pretrain": {"lora": 4e-4, "freeze": 1e-4, "full": 5e-5},
+}
 REPLAY_SHARE = 0.5
+ANSWERED = 32  # held-out rows whose answers are generated; of outputs all, up to
+OUTPUTS = 200
 LONG_ANSWER = 256
+LONG_THINKING = 1024  # with the answer behind it
 
 
 @dataclass(frozen=True)
 class Known:
-    """What the choices depend on. lengths: tokens of each training row.  answers: learned tokens of each held-out
-    row.  context: tokens the base holds.  bf16: whether this machine is fast at it, and why."""
+    """What the choices depend on. bf16: whether this machine is fast at it, and why."""
 
-    train: Sequence[Rendered]
-    held_out: Sequence[Rendered]
-    held_out_chats: int
-    max_length: int
-    longest: int
-    context: int
+    task: Task
+    prepared: Prepared
+    facts: ModelFacts
     bf16: tuple[bool, str]
     device: str
+
+    @property
+    def rows(self) -> int:
+        return len(self.prepared.train)
 
 
 def fill(recipe: Recipe, known: Known) -> tuple[Recipe, dict[str, str]]:
@@ -47,8 +61,10 @@ def fill(recipe: Recipe, known: Known) -> tuple[Recipe, dict[str, str]]:
     for key, rule in RULES.items():
         section, _dot, name = key.partition(".")
         if getattr(getattr(recipe, section), name) == "auto":
-            value, reasons[key] = rule(recipe, known)
+            value, why = rule(recipe, known)
             recipe = changed(recipe, {key: value})
+            if why and keys()[key].used_by(recipe):
+                reasons[key] = why
     return recipe, reasons
 
 
@@ -56,37 +72,39 @@ def told(recipe: Recipe, reasons: dict[str, str]) -> list[str]:
     """One line for each choice: key, value, reason."""
     lines = []
     for key, why in reasons.items():
-        section, _dot, name = key.partition(".")
-        value = getattr(getattr(recipe, section), name)
+        section, _dot, name = key.rpartition(".")
+        value = getattr(getattr(recipe, section) if section else recipe, name)
         shown = f"{value:g}" if isinstance(value, float) else str(value)
         lines.append(f"{key:<24} {shown:<8} {why}")
     return lines
 
 
 def _held_out(recipe: Recipe, known: Known) -> Choice:
-    rows = max(2, known.held_out_chats)
+    rows = len(known.prepared.held_out_chats)
     if recipe.data.validation:
-        return rows, _("the validation file has {rows} rows", rows=known.held_out_chats)
-    return rows, _("about a tenth of the rows, duplicates kept on one side")
+        return max(2, rows), _("the validation file has {rows} rows", rows=rows)
+    watched = int(known.prepared.ledger.get("watched", 0))
+    return max(2, rows + watched), _("about a tenth of the rows, duplicates kept on one side")
 
 
 def _max_length(recipe: Recipe, known: Known) -> Choice:
-    return known.max_length, _(
-        "what the base holds; the longest row has {longest} tokens, so nothing is cut", longest=known.longest
-    )
+    most, longest = known.prepared.max_length, known.prepared.longest
+    if known.task.reads == "documents":
+        return most, _("documents are joined into rows of this length")
+    return most, _("what the base holds; the longest row has {longest} tokens, so nothing is cut", longest=longest)
 
 
 def _batch_size(recipe: Recipe, known: Known) -> Choice:
-    rows = len(known.train)
-    size = max(1, min(BATCH, rows // 4))
-    if size < BATCH:
+    rows, most = known.rows, BATCH[known.task.name]
+    size = max(1, min(most, rows // 4))
+    if size < most:
         return size, _("{rows} rows are few; smaller steps give more of them", rows=rows)
-    return size, _("a common size for adapters; larger ones learn no more from so many rows")
+    return size, _("measured default of this task")
 
 
 def _epochs(recipe: Recipe, known: Known) -> Choice:
-    rows = len(known.train)
-    epochs = max(1, min(MOST_EPOCHS, round(SEEN_ROWS / rows)))
+    rows, task = known.rows, known.task.name
+    epochs = max(1, min(MOST_EPOCHS[task], round(SEEN_ROWS[task] / rows)))
     if epochs == 1:
         return 1, _("{rows} rows are enough to be seen once", rows=rows)
     return epochs, _("{rows} rows, each seen {epochs} times", rows=rows, epochs=epochs)
@@ -94,7 +112,7 @@ def _epochs(recipe: Recipe, known: Known) -> Choice:
 
 def _learning_rate(recipe: Recipe, known: Known) -> Choice:
     method = recipe.train.method
-    return LEARNING_RATE[method], _("measured default of method {method}", method=method)
+    return LEARNING_RATE[known.task.name][method], _("measured default of method {method}", method=method)
 
 
 def _precision(recipe: Recipe, known: Known) -> Choice:
@@ -104,27 +122,53 @@ def _precision(recipe: Recipe, known: Known) -> Choice:
 
 def _token_budget(recipe: Recipe, known: Known) -> Choice:
     if known.device.startswith("cuda"):
-        return max(16_384, known.longest), _("keeps a GPU busy; halved by itself if memory is short")
-    return max(1024, known.longest), _("small enough for the CPU's caches, large enough for its matrix units")
+        return max(16_384, known.prepared.longest), _("keeps a GPU busy; halved by itself if memory is short")
+    return max(1024, known.prepared.longest), _("small enough for the CPU's caches, large enough for its matrix units")
+
+
+def _keep(recipe: Recipe, known: Known) -> Choice:
+    if known.task.gives == "labels" and known.prepared.watched:
+        rows = len(known.prepared.watched)
+        return "best", _("the epoch that does best on {rows} rows held out for this choice alone", rows=rows)
+    return "last", _("the learning rate falls to nothing, so the last step is the one meant")
 
 
 def _share(recipe: Recipe, known: Known) -> Choice:
+    if not known.task.retains:
+        return 0.0, ""
     return REPLAY_SHARE, _("general prompts answered by the base itself, so that it stays itself")
 
 
 def _save_every(recipe: Recipe, known: Known) -> Choice:
     assert recipe.train.epochs != "auto" and recipe.train.batch_size != "auto"  # rules before this one filled them
     share = recipe.retain.share
-    rows = len(known.train) * (1 + (share if share != "auto" else REPLAY_SHARE))
+    rows = known.rows * (1 + (share if share != "auto" else REPLAY_SHARE))
     steps = math.ceil(rows / recipe.train.batch_size * recipe.train.epochs)
     every = max(10, min(200, math.ceil(steps / 4)))
     return every, _("about {steps} steps; at most a quarter of the work can be lost", steps=steps)
 
 
+def _evaluated(recipe: Recipe, known: Known) -> Choice:
+    rows = len(known.prepared.held_out_chats)
+    if known.task.gives == "outputs":
+        return min(rows, OUTPUTS), _("outputs are short, so that many can be compared")
+    if known.task.gives == "answers":
+        return ANSWERED, _("answers take time; the loss is measured on every held-out row")
+    return 0, _("nothing is generated for this task")
+
+
 def _max_new_tokens(recipe: Recipe, known: Known) -> Choice:
-    longest = max((row.learned for row in known.held_out), default=64)
-    limit = min(LONG_ANSWER, 16 * math.ceil(1.25 * longest / 16))
-    return limit, _("the longest held-out answer has {longest} tokens", longest=longest)
+    if known.task.gives not in ("answers", "outputs"):
+        return 1, _("nothing is generated for this task")
+    rows, thinking = known.prepared.held_out, any(map(thinks, known.prepared.held_out_chats))
+    # Reasoning that is not learned is written all the same, so that there the whole row is what may be needed.
+    sizes = [row.learned if recipe.data.learn_thinking or not thinking else row.length for row in rows]
+    longest = max(sizes, default=64)
+    limit = 16 * math.ceil(1.25 * longest / 16)
+    if thinking:
+        limit = max(LONG_ANSWER, min(LONG_THINKING, limit))
+        return limit, _("room to reason and to answer; a held-out row needs up to {longest} tokens", longest=longest)
+    return min(LONG_ANSWER, limit), _("the longest held-out answer has {longest} tokens", longest=longest)
 
 
 # In the order in which they depend on each other.
@@ -136,7 +180,9 @@ RULES: dict[str, Callable[[Recipe, Known], Choice]] = {
     "train.learning_rate": _learning_rate,
     "train.precision": _precision,
     "train.token_budget": _token_budget,
+    "train.keep": _keep,
     "retain.share": _share,
     "save.every": _save_every,
+    "evaluate.rows": _evaluated,
     "evaluate.max_new_tokens": _max_new_tokens,
 }

@@ -8,7 +8,6 @@ machine for half a second, times the share of it that a whole step was measured 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -16,11 +15,12 @@ from typing import Any
 import torch
 
 from tunewright.data.lengths import micro_batches
-from tunewright.example import Rendered
+from tunewright.data.prepare import Prepared
 from tunewright.model.load import DTYPES
+from tunewright.model.loss import CHUNK
 from tunewright.model.memory import ModelFacts, forecast
 from tunewright.recipe.schema import Recipe
-from tunewright.train.loss import CHUNK
+from tunewright.tasks import Task
 
 # Shares of the tried speed that were measured on the embedded base (benchmarks/plan.py): a training step with its
 # norms, attention and optimizer; one token of a batch being generated, which is bound by many small layers.
@@ -53,11 +53,12 @@ class Plan:
 
 
 def foresee(
-    recipe: Recipe, facts: ModelFacts, train: Sequence[Rendered], held_out: Sequence[Rendered], answers: int,
-    replay: int, device: str,
-) -> Plan:  # fmt: skip
+    recipe: Recipe, facts: ModelFacts, task: Task, prepared: Prepared, answers: int, replay: int, device: str
+) -> Plan:
     """answers: generations before and again after.  replay: general prompts that the base has to answer first."""
+    train, held_out = prepared.train, prepared.held_out
     settings = recipe.train
+    outputs = len(prepared.labels) or facts.vocabulary  # of the layer that the loss is taken on
     assert settings.epochs != "auto" and settings.token_budget != "auto" and settings.precision != "auto"
     assert recipe.retain.share != "auto" and recipe.evaluate.max_new_tokens != "auto"
     lengths = [row.length for row in train]
@@ -65,7 +66,7 @@ def foresee(
     widest = max(len(group) * lengths_of for group in groups for lengths_of in [max(lengths)]) if groups else 0
     tokens = min(max(widest, max(lengths, default=0)), max(settings.token_budget, max(lengths, default=0)))
     memory = forecast(
-        facts, recipe, tokens=tokens, precision=settings.precision, logit_tokens=CHUNK, device=device
+        facts, recipe, tokens=tokens, precision=settings.precision, outputs=outputs, logit_tokens=CHUNK, device=device
     ).as_dict()  # fmt: skip
     mean = sum(lengths) / max(1, len(lengths))
     seen = settings.epochs * (sum(lengths) + recipe.retain.share * len(lengths) * mean)
@@ -74,7 +75,7 @@ def foresee(
         share = min(1.0, settings.max_steps * int(recipe.train.batch_size) / max(1.0, settings.epochs * len(lengths)))
         seen, learned = seen * share, learned * share
     body = sum(prod(shape) for shape in facts.linear().values())
-    head = facts.vocabulary * facts.hidden
+    head = outputs * facts.hidden
     passes = 4 if settings.method == "lora" else 6  # forward and input gradient; full training adds the weights'
     speed = matrix_speed(facts, settings.precision, device)
     scored = 2 * (2 * body * sum(r.length for r in held_out) + 2 * head * sum(r.learned for r in held_out))

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 
 import numpy as np
@@ -27,18 +26,12 @@ from tunewright.example import Chat, Message, Origin, Rendered
 from tunewright.infer.engine import Generation, Progress
 from tunewright.infer.transformers import TransformersEngine
 from tunewright.model.forward import HiddenStates, collate
+from tunewright.model.loss import Replayed
 from tunewright.settings import settings
-from tunewright.tasks import Task
+from tunewright.tasks.chat import ask
 
 PROMPTS = "general_prompts.txt"
 ANSWER_TOKENS = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Replayed(Rendered):
-    """A row whose learned tokens are held to the base's distribution. teacher: (learned, H) the base's states there."""
-
-    teacher: torch.Tensor
 
 
 def prompts() -> list[str]:
@@ -48,14 +41,14 @@ def prompts() -> list[str]:
 
 
 def answered(
-    engine: TransformersEngine, task: Task, template: ChatTemplate, base: str, system: str | None, progress: Progress
+    engine: TransformersEngine, template: ChatTemplate, base: str, system: str | None, progress: Progress
 ) -> list[Replayed]:
     """The general prompts with the base's own answers. ``engine`` holds the base, whose sha256 is ``base``.
 
     Answers never change, so they are kept in the cache by base, template and prompts.
     """
     texts = prompts()
-    asked = [task.ask(text, template, system) for text in texts]
+    asked = [ask(text, template, system) for text in texts]
     kind = str(engine.model.dtype)
     name = hashlib.sha256(json.dumps([base, template.sha256, asked, ANSWER_TOKENS, kind]).encode()).hexdigest()[:32]
     path = settings().cache / "replay" / f"{name}.safetensors"
@@ -80,9 +73,9 @@ def _row(
 ) -> Rendered:
     """An answer that was cut off is learned as far as it goes, without an end that the base never gave."""
     origin = Origin(PROMPTS, number, number)
-    if answer.stopped:
-        rows = template.render(Chat((*before, Message("assistant", answer.text, learn=True)), origin))
-        return rows[0]
+    if answer.stopped and answer.finished:
+        said = Message("assistant", answer.text, learn=True, thinking=answer.thinking)
+        return template.render(Chat((*before, said), origin))[-1]
     ids = np.array([*prompt, *answer.ids], dtype=np.int32)
     return Rendered(ids, np.arange(len(ids)) >= len(prompt), origin)
 

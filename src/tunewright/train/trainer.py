@@ -29,13 +29,13 @@ from tunewright.data.lengths import micro_batches
 from tunewright.errors import ResourceError, TrainingError
 from tunewright.example import Rendered
 from tunewright.model.fast import give_back_memory
-from tunewright.model.forward import HiddenStates
 from tunewright.recipe.schema import Recipe
 from tunewright.rundir import METRICS, RunDir
+from tunewright.tasks.interface import Objective
 from tunewright.text import _
 from tunewright.train import checkpoints
 from tunewright.train.batches import Steps
-from tunewright.train.loss import summed_loss
+from tunewright.train.best import Best, Standing
 
 TRIM_EVERY = 4  # steps
 OnStep = Callable[[dict[str, Any]], None]
@@ -44,22 +44,30 @@ class StepTrainer(Trainer):
     """Trains ``model`` on ``steps``. token_budget is the only thing about memory, and may shrink on the way."""
 
     def __init__(
-        self, model: torch.nn.Module, steps: Steps, recipe: Recipe, run: RunDir, token_budget: int, on_step: OnStep
-    ) -> None:
+        self, model: torch.nn.Module, steps: Steps, recipe: Recipe, run: RunDir, token_budget: int, on_step: OnStep,
+        open_objective: Callable[[], Objective], standing: Callable[[], Standing] | None = None,
+        best: Best | None = None,
+    ) -> None:  # fmt: skip
+        """open_objective: the task's loss of rows.  standing: how the model does on rows it is not trained on, asked at
+        the end of each epoch; with ``best`` the best epoch's weights are kept."""
         super().__init__(model=model, args=_arguments(recipe, run, len(steps)), train_dataset=steps)  # type: ignore[arg-type]
         self.steps, self.recipe, self.run = steps, recipe, run
         self.token_budget, self.on_step = token_budget, on_step
-        self.held_out_loss: Callable[[], float] | None = None  # asked at the end of each epoch but the last
+        self.standing, self.best = standing, best
+        self.enough = False
         self.counted: dict[str, Any] = {}
         self.kept: checkpoints.Checkpoint | None = None
         # bf16 weights that are trained are kept in fp32 and multiplied in bf16.
         self.mixed = recipe.train.precision == "bf16" and recipe.train.method != "lora"
-        with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.mixed):
-            self.states = HiddenStates(model)
-        head = self.states.head
-        self.base_head = head.weight.detach().clone() if head is not None and head.weight.requires_grad else None
-        self.add_callback(_AfterStep())
+        with self.autocast():
+            self.objective = open_objective()
+        self.add_callback(_GiveBackMemory())
+        self.add_callback(_Stop())
+        self.add_callback(_EnoughEpochs(lambda: self.enough))
         self.remove_callback(PrinterCallback)  # the screen is the listener's
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.mixed)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Warm-up, then the fall. Unlike transformers' schedules the first step already moves: a step at a learning
@@ -125,8 +133,8 @@ class StepTrainer(Trainer):
         total = torch.zeros((), dtype=torch.float32, device=self.args.device)
         for group in micro_batches([row.length for row in rows], self.token_budget):
             part = [rows[index] for index in group]
-            with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.mixed):
-                loss = summed_loss(self.states, part, self.args.device, self.base_head) / learned
+            with self.autocast():
+                loss = self.objective(part) / learned
             if not torch.isfinite(loss):
                 raise self._not_finite(_("the loss"), part)
             self.accelerator.backward(loss)
@@ -182,12 +190,24 @@ class StepTrainer(Trainer):
                 "learned_tokens": counted["learned_tokens"],
                 "tokens_per_second": round(counted["tokens"] / max(counted["seconds"], 1e-9), 1),
             }
-            step = self.state.global_step
-            if self.held_out_loss and step % self.steps.per_epoch == 0 and step < len(self.steps):
-                line["held_out_loss"] = self.held_out_loss()
+            line |= self._end_of_epoch(self.state.global_step)
             self.run.append(METRICS, line)
             self.on_step(line)
         super().log(logs, start_time)
+
+    def _end_of_epoch(self, step: int) -> dict[str, float]:
+        """How the model stands, where an epoch has ended; after the last one only if something is chosen by it, since
+        it is measured in full then."""
+        last = step == len(self.steps)
+        if self.standing is None or not (step % self.steps.per_epoch == 0 or last) or (last and self.best is None):
+            return {}
+        with self.autocast():
+            one = self.standing()
+        if self.best is not None:
+            self.best.offer(step, one, self.model)
+            self.enough = self.best.enough
+        line = {"held_out_loss": one.loss} if math.isfinite(one.loss) else {}
+        return line if one.accuracy is None else line | {"held_out_accuracy": one.accuracy}
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self.run.checkpoints / checkpoints.SAVING)
@@ -222,8 +242,14 @@ class StepTrainer(Trainer):
         Path(str(output_dir), "README.md").unlink(missing_ok=True)
 
 
-class _AfterStep(TrainerCallback):
-    """Gives freed memory back now and then. Ctrl-C ends the step, saves and stops; a second one stops at once."""
+class _GiveBackMemory(TrainerCallback):
+    def on_step_end(self, args: Any, state: Any, control: Any, **_more: Any) -> None:
+        if state.global_step % TRIM_EVERY == 0:
+            give_back_memory()
+
+
+class _Stop(TrainerCallback):
+    """Ctrl-C ends the step, saves and stops; a second one stops at once."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -246,9 +272,19 @@ class _AfterStep(TrainerCallback):
             signal.signal(signal.SIGINT, before)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_more: Any) -> Any:
-        if state.global_step % TRIM_EVERY == 0:
-            give_back_memory()
         if self.asked:
+            control.should_save = control.should_training_stop = True
+        return control
+
+
+class _EnoughEpochs(TrainerCallback):
+    """Stops when the best epoch is known. ``on_log`` comes after the epoch was measured."""
+
+    def __init__(self, enough: Callable[[], bool]) -> None:
+        self.enough = enough
+
+    def on_log(self, args: Any, state: Any, control: Any, **_more: Any) -> Any:
+        if self.enough():
             control.should_save = control.should_training_stop = True
         return control
 
@@ -267,10 +303,12 @@ def learning_rate_factor(schedule: str, steps: int, warmup: float, step: int) ->
 def fit(trainer: StepTrainer, start: checkpoints.Checkpoint | None) -> bool:
     """Train to the end, from ``start`` if given. Returns False if the person stopped it (all is saved then)."""
     trainer.kept = start
-    stop = next(c for c in trainer.callback_handler.callbacks if isinstance(c, _AfterStep))
-    with stop.listening():
-        trainer.train(resume_from_checkpoint=str(start.folder) if start else None)
-    return trainer.state.global_step >= len(trainer.steps)
+    trainer.enough = trainer.best is not None and trainer.best.enough
+    stop = next(c for c in trainer.callback_handler.callbacks if isinstance(c, _Stop))
+    if not trainer.enough:
+        with stop.listening():
+            trainer.train(resume_from_checkpoint=str(start.folder) if start else None)
+    return trainer.enough or trainer.state.global_step >= len(trainer.steps)
 
 
 def _arguments(recipe: Recipe, run: RunDir, steps: int) -> TrainingArguments:

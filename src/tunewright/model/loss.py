@@ -9,6 +9,7 @@ torch. The wanted distribution is a token for a training row, and the base's own
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,10 +17,29 @@ from torch.nn import functional
 
 from tunewright.example import Rendered
 from tunewright.model.forward import HiddenStates, collate
-from tunewright.train.replay import Replayed
 
 CHUNK = 256
 HOLD = 2.0  # weight of a token that is held to the base, against a token that is learned
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed(Rendered):
+    """A row whose learned tokens are held to the base's distribution. teacher: (learned, H) the base's states there."""
+
+    teacher: torch.Tensor
+
+
+class TokenLoss:
+    """Rows to their summed loss. states: what of the model reaches its output matrix; causal by default."""
+
+    def __init__(self, model: Any, states: Any = None) -> None:
+        self.model = model
+        self.states = states or HiddenStates(model)
+        head = self.states.head
+        self.base_head = head.weight.detach().clone() if head is not None and head.weight.requires_grad else None
+
+    def __call__(self, rows: Sequence[Rendered]) -> torch.Tensor:
+        return summed_loss(self.states, rows, self.model.device, self.base_head)
 
 
 def summed_loss(

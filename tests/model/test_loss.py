@@ -11,10 +11,9 @@ from torch import nn
 from torch.nn import functional
 
 from tunewright.example import Origin, Rendered
+from tunewright.model import loss
 from tunewright.model.forward import HiddenStates
-from tunewright.train import loss
-from tunewright.train.loss import CHUNK, HOLD, summed_loss
-from tunewright.train.replay import Replayed
+from tunewright.model.loss import CHUNK, HOLD, Replayed, summed_loss
 
 
 def with_bias(kind: str = "llama") -> Any:

@@ -1,0 +1,49 @@
+"""Names of columns: found, missed, or the one of several that is meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from tunewright.data.read import Row
+from tunewright.errors import DataError
+from tunewright.example import Origin
+from tunewright.text import _
+
+T = TypeVar("T")
+
+
+def check_names(wanted: Mapping[Any, str], rows: Sequence[Row]) -> None:
+    fields = rows[0].fields
+    for key, name in wanted.items():
+        if name in fields or any(name in row.fields for row in rows):
+            continue
+        near = difflib.get_close_matches(name, [str(n) for n in fields], n=1, cutoff=0.5)
+        where = f"data.columns.{key}" if not str(key).startswith("{") else f"data.prompt or data.answer, {key}"
+        raise DataError(
+            _("there is no column {name!r}", name=name),
+            where=f"{where}; {rows[0].origin}",
+            do=(_("did you mean {near!r}? ", near=near[0]) if near else "")
+            + _("found are {names}", names=found_names(fields)),
+        )
+
+
+def found_names(fields: Iterable[Any]) -> str:
+    names = [str(name) for name in fields]
+    return ", ".join(names[:12]) + (" …" if len(names) > 12 else "") if names else _("none")
+
+
+def only_one(readings: Sequence[T], words: Callable[[T], str], origin: Origin, before: str) -> T:
+    """The one reading. Raises DataError that shows all of them if there are several; ``words`` writes one as the
+    ``key=value`` words that choose it, ``before`` stands before them in the command."""
+    if len(readings) == 1:
+        return readings[0]
+    choices = [words(one) for one in readings]
+    raise DataError(
+        _("the columns can be read in {count} ways:\n    {readings}", count=len(readings),
+          readings="\n    ".join(map(str, readings))),
+        where=str(origin),
+        do=_("choose one: {choices}", choices=_(" or ").join(choices[:3])),
+        command=f"tunewright data check {origin.file} {before} {choices[0]}",
+    )  # fmt: skip

@@ -1,0 +1,80 @@
+"""What two rows are compared by, and which of them are the same or nearly."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunewright.data.formats import Reads
+from tunewright.data.near import Union, near_clusters
+from tunewright.example import Chat
+
+
+@dataclass(frozen=True)
+class Digest:
+    """What two rows are compared by. whole, question: hashes of the normalised text.  answer: the same of the last
+    answer.  near: label of the cluster of near duplicates, -1 before it is known."""
+
+    whole: bytes
+    question: bytes
+    answer: bytes
+
+
+def digests(chats: Sequence[Chat]) -> list[Digest]:
+    return [_digest(chat) for chat in chats]
+
+
+def _digest(chat: Chat) -> Digest:
+    last = len(chat.messages) - 1 if (found := chat.last_answer()) is None else found
+    # Where nothing is asked (a document), the text stands for its question: else all documents would ask the same.
+    asked = chat.messages[:last] or chat.messages[last:]
+    question = _hash(f"{m.role}\0{normal(m.content)}" for m in asked)
+    answer = _hash(f"{m.role}\0{normal(m.content)}\0{normal(m.thinking or '')}" for m in chat.messages[last:])
+    return Digest(_hash([question.hex(), answer.hex()]), question, answer)
+
+
+def _hash(texts: Iterator[str] | list[str]) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    for text in texts:
+        digest.update(text.encode("utf-8", "surrogatepass") + b"\1")
+    return digest.digest()
+
+
+def normal(text: str) -> str:
+    return " ".join(text.split()).casefold()
+
+
+def said(chat: Chat, reads: Reads = "turns") -> str:
+    """All that user, assistant and tools say, in lower case. A system message is a frame and says nothing here, and
+    neither does a label."""
+    left_out = "assistant" if reads == "labels" else "system"
+    return "\n".join(m.content for m in chat.messages if m.role != left_out).lower()
+
+
+def clusters(
+    chats: Sequence[Chat], known: Sequence[Digest], reads: Reads = "turns"
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(N,) labels of near duplicates alone, and of rows that belong on one side: near duplicates and same questions.
+
+    A pure function of the texts: the order of the rows changes the labels' numbers, not who is together.
+    """
+    first: dict[bytes, int] = {}
+    for index, digest in enumerate(known):
+        first.setdefault(digest.whole, index)
+    unique = sorted(first.values(), key=lambda index: known[index].whole)
+    labels = near_clusters([said(chats[index], reads) for index in unique])
+    near = Union(len(chats))
+    for place, label in enumerate(labels):
+        near.join(unique[place], unique[int(label)])
+    for index, digest in enumerate(known):
+        near.join(index, first[digest.whole])
+    together = Union(len(chats))
+    together.parent = list(near.parent)
+    asked: dict[bytes, int] = {}
+    for index, digest in enumerate(known):
+        together.join(index, asked.setdefault(digest.question, index))
+    return near.labels(), together.labels()

@@ -1,0 +1,131 @@
+"""Rows of one file, one after the other, without holding the file: for files larger than memory.
+
+What is read is what ``data/read.py`` reads. A row that cannot be read is left to it, too, so that there is one wording
+for each mistake. A JSON array and JSON over several lines are read whole; JSON Lines, tables and Parquet are not.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from typing import Any, NoReturn, TextIO
+
+from tunewright.data.read import Row, Source, delimiter_of, read, whole_text
+from tunewright.errors import DataError
+from tunewright.example import Origin
+from tunewright.text import _
+
+
+def stream(source: Source, column: str = "text") -> Iterator[Row]:
+    """The rows of ``source``. Lines of a text file are rows with the one field ``column``; blank lines count, except
+    at the end. Raises DataError naming file and line."""
+    empty = True
+    for row in _rows(source, column):
+        empty = False
+        yield row
+    if empty:
+        _tell(source)
+
+
+def _rows(source: Source, column: str) -> Iterator[Row]:
+    suffix = source.path.suffix.lower()
+    if source.is_text:
+        return _text(source, column)
+    if suffix in (".csv", ".tsv"):
+        return _table(source)
+    if suffix != ".parquet" and _one_a_line(source):
+        return _json_lines(source)
+    return read([source])
+
+
+def _tell(source: Source) -> NoReturn:
+    """Raises the DataError of the reader of whole files."""
+    if source.is_text:
+        whole_text(source)
+    else:
+        for _row in read([source]):
+            pass
+    raise DataError(_("the file changed while it was read"), where=source.name, do=_("read it once it is finished"))
+
+
+def _lines(source: Source, newline: str = "\n") -> Iterator[str]:
+    """Lines with their ends. Strictly UTF-8; a byte-order mark is tolerated."""
+    file: TextIO
+    try:
+        with open(source.path, encoding="utf-8-sig", newline=newline) as file:
+            for line in file:
+                if "\0" in line:
+                    _tell(source)
+                yield line
+    except (OSError, UnicodeDecodeError):
+        _tell(source)
+
+
+def _text(source: Source, column: str) -> Iterator[Row]:
+    held: list[Row] = []  # blank lines, which are no lines where the file ends
+    for number, line in enumerate(_lines(source), start=1):
+        text = line.removesuffix("\n").removesuffix("\r")
+        held.append(Row({column: text}, Origin(source.name, number, number)))
+        if text.strip():
+            yield from held
+            held = []
+
+
+def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise ValueError("a field is named twice")
+    return fields
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unrepeated)
+
+
+def _one_a_line(source: Source) -> bool:
+    """Whether the first line is a whole object."""
+    first = next((line for line in _lines(source) if line.strip()), "")
+    try:
+        return isinstance(_DECODER.decode(first.strip()), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _json_lines(source: Source) -> Iterator[Row]:
+    row = 0
+    for number, line in enumerate(_lines(source), start=1):
+        if not line.strip():
+            continue
+        row += 1
+        try:
+            fields = _DECODER.decode(line.strip(" \t\r\n"))
+        except (ValueError, RecursionError):
+            _tell(source)
+        if not isinstance(fields, dict):
+            _tell(source)
+        yield Row(fields, Origin(source.name, number, row))
+
+
+def _table(source: Source) -> Iterator[Row]:
+    csv.field_size_limit(2**31 - 1)  # the standard library's limit would refuse a long text
+    header = next((line for line in _lines(source) if line.strip("\r\n")), "")
+    delimiter = "\t" if source.path.suffix.lower() == ".tsv" else delimiter_of(header)
+    reader = csv.reader(_lines(source, newline=""), delimiter=delimiter, strict=True)
+    names: list[str] | None = None
+    number = before = 0
+    try:
+        for cells in reader:
+            line, before = before + 1, reader.line_num
+            if not cells:
+                continue
+            if names is None:
+                names = [cell.strip() for cell in cells]
+                if "" in names or len(set(names)) != len(names):
+                    _tell(source)
+                continue
+            number += 1
+            if len(cells) != len(names):
+                _tell(source)
+            yield Row(dict(zip(names, cells, strict=True)), Origin(source.name, line, number))
+    except csv.Error:
+        _tell(source)

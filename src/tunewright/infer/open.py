@@ -1,0 +1,73 @@
+"""A finished run or a base, ready to answer, exactly as it was trained: its own codec, stop ids and base."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tunewright import rundir
+from tunewright.data.codec import Codec
+from tunewright.errors import BaseModelError, RunError
+from tunewright.infer.engines import engine_for, frozen_generation, labels_of
+from tunewright.infer.transformers import TransformersEngine
+from tunewright.model import adapter, source
+from tunewright.model.load import fast_bf16, load
+from tunewright.recipe.load import load as load_recipe
+from tunewright.recipe.schema import Recipe
+from tunewright.rundir import RunDir
+from tunewright.tasks import TASKS, Task, task_of
+from tunewright.text import _
+
+
+@dataclass(frozen=True)
+class Opened:
+    """engine: what ``infer.engines`` gave for the task.  labels: their names, where the task has any."""
+
+    engine: Any
+    codec: Codec
+    task: Task
+    recipe: Recipe
+    labels: tuple[str, ...]
+
+
+def open_run(run: RunDir, tuned: bool = True) -> Opened:
+    """The run's model; ``tuned=False`` gives its base, asked in the same way. Raises RunError, BaseModelError."""
+    recipe = load_recipe(run.file(rundir.RECIPE)).recipe
+    manifest = rundir.read_json(run.file(rundir.MANIFEST))
+    folder = run.file(rundir.ADAPTER if recipe.train.method == "lora" else rundir.MODEL)
+    if not folder.exists():
+        raise RunError(
+            _("this run has no trained weights yet"), where=str(folder), do=_("let it finish"),
+            command=f"tunewright resume {run}",
+        )  # fmt: skip
+    base = source.fetch(recipe.base)
+    if base.sha256 != manifest["base"]["sha256"]:
+        raise BaseModelError(
+            _("the base {name} is not the one this run was trained on", name=base.name), where=str(base.folder),
+            do=_("bring back the base with sha256 {sha}", sha=manifest["base"]["sha256"][:12]),
+        )  # fmt: skip
+    assert recipe.train.precision != "auto"
+    task, labels = task_of(recipe), tuple(manifest.get("labels", ()))
+    model: Any = load(base, recipe.train.precision, head=task.head, labels=labels_of(recipe, labels))
+    if tuned:
+        model = adapter.load_run(model, folder)
+    codec = task.codec(folder, own_template(recipe), labels)
+    stored = folder / "generation_config.json"
+    generation = rundir.read_json(stored) if stored.exists() else {}
+    return Opened(engine_for(task, model, codec, generation, recipe), codec, task, recipe, labels)
+
+
+def own_template(recipe: Recipe) -> Recipe:
+    """The recipe for a run's own folder, where the template that it names is already the folder's own."""
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"chat_template": None})})
+
+
+def open_base(name: str) -> TransformersEngine:
+    """A base as it is, ready to chat."""
+    base = source.fetch(name)
+    task, recipe = TASKS["chat"], Recipe()
+    task.require(base.folder, base.name)
+    codec = task.codec(base.folder, recipe)
+    model = load(base, "bf16" if fast_bf16()[0] else "fp32")
+    opened: TransformersEngine = engine_for(task, model, codec, frozen_generation(task, base, codec), recipe)
+    return opened

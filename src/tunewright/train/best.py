@@ -1,0 +1,94 @@
+"""Which epoch was best: its trained weights are kept beside the checkpoints until the run ends with them."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+
+from tunewright import rundir
+
+FOLDER, WEIGHTS, HISTORY = "best", "weights.safetensors", "history.json"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What an epoch reached on rows held out for choosing. accuracy: share of rows right, for labels."""
+
+    loss: float
+    accuracy: float | None
+
+    def better_than(self, other: Standing) -> bool:
+        """More rows right; with equally many (or where there are no labels), the lower loss."""
+        if not math.isfinite(self.loss):
+            return False
+        return self._rank() < other._rank() or not math.isfinite(other.loss)
+
+    def _rank(self) -> tuple[float, float]:
+        return -(self.accuracy or 0.0), self.loss
+
+
+class Best:
+    """The epochs of one training and how each did. A resumed run forgets those after its checkpoint and meets them
+    again, equal to the bit."""
+
+    def __init__(self, checkpoints: Path, patience: int, start: int) -> None:
+        self.folder, self.patience = checkpoints / FOLDER, patience
+        stored = self.folder / HISTORY
+        lines: list[dict[str, Any]] = rundir.read_json(stored) if stored.exists() else []
+        self.history = [_restored(line) for line in lines if line["step"] <= start]
+
+    @property
+    def step(self) -> int | None:
+        """The step whose weights are kept."""
+        best: tuple[int, Standing] | None = None
+        for step, one in self.history:
+            if best is None or one.better_than(best[1]):
+                best = step, one
+        return best[0] if best else None
+
+    @property
+    def enough(self) -> bool:
+        """``patience`` epochs in a row were no better than the best one."""
+        steps = [step for step, _one in self.history]
+        return self.step is not None and len(steps) - 1 - steps.index(self.step) >= self.patience
+
+    def offer(self, step: int, one: Standing, model: torch.nn.Module) -> bool:
+        """Note how ``step`` did; keep its weights if none did better. Returns whether it is the best so far."""
+        self.history.append((step, one))
+        is_best = self.step == step
+        if is_best:
+            kept = {name: p.detach().cpu().contiguous().clone() for name, p in _trained(model).items()}
+            rundir.write_bytes(self.folder / WEIGHTS, save(kept, {"step": str(step)}))
+        rundir.write_json(self.folder / HISTORY, [_stored(at, standing) for at, standing in self.history])
+        return is_best
+
+    @torch.no_grad()
+    def restore(self, model: torch.nn.Module) -> None:
+        """The best epoch's weights back into the model."""
+        stored = load_file(str(self.folder / WEIGHTS))
+        for name, parameter in _trained(model).items():
+            parameter.copy_(stored[name])
+
+    def forget(self) -> None:
+        """The run has them now."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _stored(step: int, one: Standing) -> dict[str, Any]:
+    """A loss that is no number is null, as everywhere in JSON."""
+    return {"step": step, "loss": one.loss if math.isfinite(one.loss) else None, "accuracy": one.accuracy}
+
+
+def _restored(line: dict[str, Any]) -> tuple[int, Standing]:
+    loss = math.nan if line["loss"] is None else line["loss"]
+    return line["step"], Standing(loss, line["accuracy"])
+
+
+def _trained(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}

@@ -1,0 +1,111 @@
+"""What a run was made of, written before training, and whether it still is."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import resource
+import sys
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tunewright import __version__, rundir
+from tunewright.data.prepare import Prepared
+from tunewright.errors import RunError
+from tunewright.model.source import Base
+from tunewright.recipe.dump import text
+from tunewright.recipe.schema import Recipe
+from tunewright.rundir import RunDir
+from tunewright.text import _
+
+VERSIONS = ("torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy")
+
+
+def manifest(recipe: Recipe, base: Base, prepared: Prepared) -> dict[str, Any]:
+    return {
+        "tunewright": __version__,
+        "base": {
+            "name": base.name, "source": base.source, "folder": str(base.folder), "sha256": base.sha256,
+            "files": base.files,
+        },
+        "data": prepared.files,
+        "data_sha256": prepared.data_sha256,
+        "format": {"name": prepared.format_name, "reason": prepared.format_reason},
+        "labels": list(prepared.labels),
+        "template_sha256": prepared.codec.sha256,
+        "template_notes": list(prepared.codec.notes),
+        "recipe_sha256": hashlib.sha256(text(recipe, {}).encode()).hexdigest(),
+        "recipe": _flat(recipe),
+        "seed": recipe.seed,
+        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in VERSIONS}},
+        "hardware": {
+            "machine": platform.machine(), "system": f"{platform.system()} {platform.release()}",
+            "threads": torch.get_num_threads(), "device": _device_name(),
+        },
+        "started": now(),
+    }  # fmt: skip
+
+
+def require_same(run: RunDir, current: dict[str, Any]) -> None:
+    """Raises RunError, with what differs, unless base, data, template and recipe are those the run began with."""
+    then = rundir.read_json(run.file(rundir.MANIFEST))
+    for what, same, difference in (
+        (_("the base"), then["base"]["sha256"] == current["base"]["sha256"],
+         _differing(then["base"]["files"], current["base"]["files"])),
+        (_("the data"), then["data_sha256"] == current["data_sha256"],
+         _differing(_data_hashes(then), _data_hashes(current))),
+        (_("the template"), then["template_sha256"] == current["template_sha256"], []),
+        (_("the recipe"), then["recipe_sha256"] == current["recipe_sha256"],
+         _differing(then["recipe"], current["recipe"], values=True)),
+    ):  # fmt: skip
+        if not same:
+            raise RunError(
+                _("{what} is not what it was when the run began", what=what),
+                where=f"{run}: " + "; ".join(difference or [what]),
+                do=_("bring it back, or train anew"), command="tunewright train " + str(run.file(rundir.RECIPE)),
+            )  # fmt: skip
+
+
+def _data_hashes(stored: dict[str, Any]) -> dict[str, str]:
+    return {file["path"]: f"{file['sha256']}, {file['rows']}" for file in stored["data"]}
+
+
+def _differing(then: dict[str, Any], now: dict[str, Any], values: bool = False) -> list[str]:
+    """One piece of text for each name whose value changed; the values themselves only if they say something."""
+    names = [name for name in (then | now) if then.get(name) != now.get(name)]
+    if values:
+        return [_("{name} was {then}, is {now}", name=name, then=then.get(name), now=now.get(name)) for name in names]
+    return [_("{name} has changed", name=name) for name in names]
+
+
+def _flat(recipe: Recipe) -> dict[str, Any]:
+    """Dotted keys and their values."""
+    flat: dict[str, Any] = {}
+    for name, value in recipe.model_dump(mode="json").items():
+        flat |= {f"{name}.{key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def peak_memory() -> int:
+    """Bytes: of the device on a GPU, else of this process."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _device_name() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    told = Path("/proc/cpuinfo")
+    for line in told.read_text(errors="replace").splitlines() if told.exists() else []:
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,156 @@
+"""Everything that is known before weights are loaded: base and data met, every ``auto`` chosen, the cost foreseen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+
+from tunewright.data.guess import reading_of
+from tunewright.data.prepare import Prepared, prepare
+from tunewright.data.template import ChatTemplate
+from tunewright.errors import DataError, MissingExtra
+from tunewright.evaluate import checks as own_checks
+from tunewright.evaluate.compare import Item
+from tunewright.evaluate.general import Asked, load_general
+from tunewright.model import adapter, memory, source
+from tunewright.model.load import fast_bf16, pick_device
+from tunewright.model.memory import ModelFacts
+from tunewright.model.source import Base
+from tunewright.recipe.load import Loaded, changed
+from tunewright.recipe.schema import Recipe
+from tunewright.tasks import Task, task_of
+from tunewright.tasks.chat import ask
+from tunewright.tasks.pretrain import ROW
+from tunewright.text import _
+from tunewright.train import choose, replay
+from tunewright.train.decide import decide, decide_head
+from tunewright.train.events import Listener
+from tunewright.train.forecast import Plan, foresee
+
+
+@dataclass(frozen=True)
+class Ready:
+    """sources: of each recipe key, ``chosen: why`` included.  items: held-out rows to be answered.  asked: general
+    questions, where the task keeps what the base can do."""
+
+    recipe: Recipe
+    sources: dict[str, str]
+    base: Base
+    facts: ModelFacts
+    task: Task
+    prepared: Prepared
+    items: list[Item]
+    asked: list[Asked]
+    plan: Plan
+
+
+def get_ready(loaded: Loaded, listener: Listener) -> Ready:
+    """Fetch the base, read the data, choose what was left to us, foresee memory and time."""
+    recipe, reasons = decide(loaded)
+    _require_trackers(recipe.train.report_to)
+    base = source.fetch(recipe.base)
+    recipe, more = decide_head(recipe, base.folder)
+    task = task_of(recipe)
+    task.require(base.folder, base.name)
+    adapter.check(base.folder, recipe, task.head)
+    if base.source in ("folder", "gguf"):  # a path has to mean the same in every folder that the run is used from
+        recipe = changed(recipe, {"base": str(Path(recipe.base).expanduser().resolve())})
+    facts = memory.describe(base.folder)
+    prepared = _prepare(recipe, task, base.folder, facts.max_length or 4096, listener)
+    recipe = _with_variables(recipe)
+    own_checks.validate(recipe.checks)
+    device = pick_device()
+    recipe, chosen = choose.fill(recipe, choose.Known(task, prepared, facts, fast_bf16(device), device))
+    reasons |= more | chosen
+    items = _items(prepared, task, recipe)
+    asked = _asked(prepared, task, recipe)
+    prompts = len(replay.prompts()) if recipe.retain.share else 0
+    sources = loaded.sources | {key: _("chosen: {why}", why=why) for key, why in reasons.items()}
+    _tell(listener, base, prepared, recipe, reasons)
+    plan = foresee(recipe, facts, task, prepared, len(items) + len(asked), prompts, device)
+    return Ready(recipe, sources, base, facts, task, prepared, items, asked, plan)
+
+
+def _require_trackers(names: Sequence[str]) -> None:
+    for name in names:
+        known = ("tensorboard", "tensorboardX") if name == "tensorboard" else (name,)
+        if not any(find_spec(package) for package in known):
+            raise MissingExtra(name, name, f"train.report_to={name}")
+
+
+def _prepare(recipe: Recipe, task: Task, folder: Path, context: int, listener: Listener) -> Prepared:
+    shown: dict[str, int] = {}
+    keep = recipe.train.keep
+    watch = keep == "best" or (keep == "auto" and task.gives == "labels")
+    with listener.doing(_("Reading and rendering"), 0) as count:
+
+        def progress(what: str, done: int, total: int) -> None:
+            count(done - shown.get(what, 0))
+            shown[what] = done
+
+        prepared = prepare(
+            recipe.data, recipe.seed, lambda names: task.codec(folder, recipe, names), context, reading_of(recipe),
+            watch, progress,
+        )  # fmt: skip
+    if keep == "best" and not prepared.watched:
+        raise DataError(
+            _("there are too few rows to hold some out for choosing among epochs"), where="train.keep",
+            do=_("give more rows, or write train.keep=last"),
+        )  # fmt: skip
+    arrange = getattr(task, "arrange", None)
+    if arrange is None:
+        return prepared
+    length = min(context, ROW) if recipe.data.max_length == "auto" else recipe.data.max_length
+    sides = ("train", "held_out", "watched")
+    rows = {side: arrange(getattr(prepared, side), length, side != "train") for side in sides}
+    return replace(prepared, **rows, max_length=length, longest=length)
+
+
+def _with_variables(recipe: Recipe) -> Recipe:
+    """``{{name}}`` in checks and the system message, filled as it is in the data."""
+
+    def filled(value: str | None) -> str | None:
+        for name, filling in recipe.data.variables.items():
+            value = value.replace("{{" + name + "}}", filling) if value else value
+        return value
+
+    checks = [check.model_copy(update={"value": filled(check.value)}) for check in recipe.checks]
+    data = recipe.data.model_copy(update={"system": filled(recipe.data.system)})
+    return recipe.model_copy(update={"checks": checks, "data": data})
+
+
+def _items(prepared: Prepared, task: Task, recipe: Recipe) -> list[Item]:
+    assert recipe.evaluate.rows != "auto"
+    items: list[Item] = []
+    for chat in prepared.held_out_chats if task.gives in ("answers", "outputs") else ():
+        question = task.question(chat, prepared.codec) if len(items) < recipe.evaluate.rows else None
+        if question is not None:
+            items.append(Item(chat.origin, question.prompt, question.text, question.reference, question.thinking))
+    return items
+
+
+def _asked(prepared: Prepared, task: Task, recipe: Recipe) -> list[Asked]:
+    codec = prepared.codec
+    if not task.retains or not isinstance(codec, ChatTemplate):
+        return []
+    return [Asked(q, ask(q.question, codec, recipe.data.system)) for q in load_general()]
+
+
+def _tell(listener: Listener, base: Base, prepared: Prepared, recipe: Recipe, reasons: dict[str, str]) -> None:
+    """What was found and what was chosen, each with its reason."""
+    ledger = prepared.ledger
+    listener.say(_("Base:   {name} ({source}, sha256 {sha})", name=base.name, source=base.source, sha=base.sha256[:12]))
+    listener.say(_("Data:   {name}: {why}", name=prepared.format_name, why=prepared.format_reason))
+    listener.say(
+        _("        {rows_in} rows in = {kept} kept + {out} left out; {train} to train, {held_out} held out",
+          rows_in=ledger["rows_in"], kept=ledger["kept"], out=ledger["rows_in"] - ledger["kept"],
+          train=ledger["train"], held_out=ledger["held_out"])
+        + (_(", {count} to choose among epochs", count=ledger["watched"]) if ledger.get("watched") else "")
+    )  # fmt: skip
+    for finding in prepared.findings:
+        listener.say(f"        {finding.code} {finding.severity}: {finding.message}")
+    listener.say(_("Chosen:"))
+    for line in choose.told(recipe, reasons):
+        listener.say("  " + line)

@@ -1,0 +1,100 @@
+"""A whole run that chooses labels: its rows add up, its best epoch is kept, and a crash changes nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.tiny import weights
+
+from tunewright import api, rundir
+from tunewright.recipe.load import load
+from tunewright.rundir import RunDir
+from tunewright.train import run as story
+from tunewright.train.events import Listener
+from tunewright.train.trainer import StepTrainer
+
+WORDS = {"good": ["river", "bread", "town"], "bad": ["never", "sort", "guess"]}
+
+
+@pytest.fixture
+def reviews(home: Path) -> Path:
+    """60 short texts in which one word tells the label."""
+    rows = []
+    for i in range(60):
+        label = ["good", "bad"][i % 2]
+        rows.append({"text": f"note {i}: the {WORDS[label][i % 3]} is number {7 * i}", "label": label})
+    path = home / "reviews.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def settings(base: Path, *more: str) -> list[str]:
+    given = [
+        f"base={base}", "task=classify", "classify.head=linear", "train.precision=fp32", "train.batch_size=8",
+        "train.epochs=4", "train.learning_rate=0.01", "data.held_out=20", "save.every=3", *more,
+    ]  # fmt: skip
+    return [f"{name}={value}" for name, value in dict(item.split("=", 1) for item in given).items()]
+
+
+class Heard(Listener):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+def test_the_rows_that_choose_are_in_neither_training_nor_report(reviews: Path, tiny_base: Path) -> None:
+    heard = Heard()
+    run = api.train("reviews.jsonl", settings(tiny_base), listener=heard).folder
+    ledger = rundir.read_json(run.file(rundir.LEDGER))
+    assert (ledger["train"], ledger["watched"], ledger["held_out"]) == (40, 10, 10) and ledger["kept"] == 60
+    evaluation = rundir.read_json(run.file(rundir.EVALUATION))
+    assert evaluation["gives"] == "labels" and evaluation["counts"]["rows"] == 10
+    assert {row["label"] for row in evaluation["rows"]} <= {"good", "bad"}
+    assert [line for line in heard.said if line.startswith("Kept:")] and not (run.checkpoints / "best").exists()
+    lines = rundir.read_lines(run.file(rundir.METRICS))
+    measured = [line["step"] for line in lines if "held_out_accuracy" in line]
+    assert measured == [5, 10, 15, 20][: len(measured)] and len(measured) >= 3
+
+
+def test_it_stops_when_the_best_epoch_is_known(reviews: Path, tiny_base: Path) -> None:
+    more = ("train.patience=1", "train.epochs=30", "train.learning_rate=1e-9")
+    run = api.train("reviews.jsonl", settings(tiny_base, *more)).folder
+    assert len(rundir.read_lines(run.file(rundir.METRICS))) == 10  # the second epoch was no better than the first
+    assert run.status()["state"] == "done"
+
+
+def test_the_best_epoch_is_what_is_saved(reviews: Path, tiny_base: Path) -> None:
+    same = ("train.patience=9", "train.schedule=constant", "train.warmup=0")
+    kept = api.train("reviews.jsonl", settings(tiny_base, *same)).folder
+    lines = [line for line in rundir.read_lines(kept.file(rundir.METRICS)) if "held_out_accuracy" in line]
+    first = max(lines, key=lambda line: (line["held_out_accuracy"], -line["held_out_loss"]))
+    stopped = api.train("reviews.jsonl", settings(tiny_base, *same, f"train.max_steps={first['step']}")).folder
+    assert weights(kept.path) == weights(stopped.path)
+
+
+def test_a_crash_on_the_way_changes_nothing(
+    reviews: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = api.train("reviews.jsonl", settings(tiny_base)).folder
+    step = StepTrainer.training_step
+    count = {"steps": 0}
+
+    def crash(self: StepTrainer, *what: object, **more: object) -> object:
+        count["steps"] += 1
+        if count["steps"] == 12:
+            raise ZeroDivisionError
+        return step(self, *what, **more)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StepTrainer, "training_step", crash)
+        with pytest.raises(ZeroDivisionError):
+            story.train(load("reviews.jsonl", settings(tiny_base)), "broken")
+    api.resume("broken")
+    assert weights(RunDir("broken").path) == weights(whole.path)
+    same = ("before", "after", "difference")
+    one, two = (rundir.read_json(r.file(rundir.EVALUATION)) for r in (RunDir("broken"), whole))
+    assert all(one[part] == two[part] for part in same)
