@@ -1,0 +1,85 @@
+"""Every shipped recipe is sound, says how it is run, and makes its model better."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from benchmarks.recipes import RECIPES, recipes, run
+from tests.predicting import write_t5
+
+from tunewright.cli.main import VERBS
+from tunewright.model.source import fetch
+from tunewright.recipe.load import load
+from tunewright.settings import settings
+
+ROOT = RECIPES.parent
+WANTED = {
+    "identity", "sentiment-lora", "sentiment-full", "sentiment-label-token", "instruct-seq2seq", "translate",
+    "medical-reasoning", "pretrain",
+}  # fmt: skip
+
+
+def text(name: str) -> str:
+    return (RECIPES / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def test_there_is_one_for_each_kind_of_training() -> None:
+    assert set(recipes()) == WANTED
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_it_is_sound_and_its_data_is_there(name: str) -> None:
+    recipe = load(RECIPES / f"{name}.yaml").recipe
+    assert recipe.data.train and all(Path(path).is_file() for path in recipe.data.train)
+    assert all(Path(path).is_relative_to(ROOT) for path in recipe.data.train)
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_it_opens_with_the_two_commands_and_names_a_larger_base(name: str) -> None:
+    lines = text(name).splitlines()
+    assert lines[0].endswith("Two commands:")
+    train, after = lines[1], lines[2]
+    assert train.startswith(f"#   tunewright train recipes/{name}.yaml")
+    verb = re.search(r"tunewright (\w+)", after)
+    assert verb is not None and any(verb[1] in verbs for verbs in VERBS.values())
+    said = re.sub(r"\n#\s*", " ", text(name))
+    assert re.search(r"With a GPU, take [^;:]*?\w[\w.-]*/[\w.-]+", said), "no base of the hub is named"
+
+
+@pytest.fixture
+def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The person's own bases, but not their last run."""
+    for base in ("smollm2-135m-instruct", "minilm-l6"):
+        fetch(base)
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "bases").symlink_to(settings().cache / "bases")
+    monkeypatch.setenv("TUNEWRIGHT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("apart")
+@pytest.mark.parametrize("name", sorted(WANTED - {"instruct-seq2seq", "translate"}))
+def test_it_makes_its_base_better(name: str, tmp_path: Path) -> None:
+    found = run(name, tmp_path / "run", [])
+    assert found.better, found
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("apart")
+def test_translating_gets_better(tmp_path: Path, shared: Path) -> None:
+    found = run("translate", tmp_path / "run", [f"base={shared / 'models' / 'opus-mt-en-fr'}"])
+    assert found.metric == "chrf" and found.better, found
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("apart")
+def test_instructions_are_learned_even_by_a_base_that_knows_nothing(tmp_path: Path) -> None:
+    """The base of the recipe is on a hub; this one has random weights, so that only the likelihood can tell."""
+    orders = (ROOT / "examples" / "instruct" / "orders.jsonl").read_text(encoding="utf-8").splitlines()
+    base = write_t5(tmp_path / "base", orders)
+    words = [f"base={base}", "train.method=full", "train.learning_rate=3e-3", "seq2seq.beams=1", "train.epochs=12"]
+    found = run("instruct-seq2seq", tmp_path / "run", words)
+    assert "loss" in found.verdict and found.verdict.startswith("Better"), found
