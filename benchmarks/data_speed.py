@@ -64,7 +64,7 @@ def ours(data: Path, base: str) -> dict[str, float]:
     from tunewright.recipe.schema import Data
 
     template = ChatTemplate.from_folder(Path(base))
-    done = prepare(Data(train=[str(data)]), 0, template, template.render, 8192)
+    done = prepare(Data(train=[str(data)]), 0, lambda labels: template, 8192)
     return {"rows": done.ledger["kept"], "tokens": done.ledger["tokens"], "cached": float(done.cached)}
 
 

@@ -23,7 +23,7 @@ import yaml
 
 import tunewright
 from tunewright.example import Message
-from tunewright.train.run import open_engine
+from tunewright.infer.open import open_run
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = ROOT / "examples" / "identity" / "recipe.yaml"
@@ -51,7 +51,7 @@ def measure(name: str, author: str, folder: Path, data: str | None = None) -> Re
     run = tunewright.train(RECIPE, wanted + ([f"data.train={data}"] if data else []), out=folder)
     minutes = (time.monotonic() - began) / 60
     evaluation = run.evaluation
-    engine, _recipe = open_engine(run.folder)
+    engine = open_run(run.folder).engine
     right, stops = {}, 0
     for language, questions in yaml.safe_load(FRESH.read_text(encoding="utf-8")).items():
         prompts = [engine.template.prompt_ids([Message("user", question)]) for question in questions]

@@ -17,7 +17,7 @@ from tunewright.model.load import load as load_base
 from tunewright.recipe.load import load
 from tunewright.train.batches import Steps
 from tunewright.train.events import Listener
-from tunewright.train.run import get_ready
+from tunewright.train.ready import get_ready
 from tunewright.train.trainer import StepTrainer, fit
 
 
@@ -38,7 +38,10 @@ def main(job: dict[str, Any], out: Path) -> None:
     run.checkpoints.mkdir()
     model = adapter.prepare(load_base(ready.base, "bf16"), recipe)
     steps = Steps(rows, recipe.train.batch_size, 1, recipe.seed)
-    trainer = StepTrainer(model, steps, recipe, run, recipe.train.token_budget, lambda line: None)
+    trainer = StepTrainer(
+        model, steps, recipe, run, recipe.train.token_budget, lambda line: None,
+        lambda: ready.task.objective(model, ready.prepared.codec),
+    )
     clock = Clock()
     trainer.add_callback(clock)
     fit(trainer, None)

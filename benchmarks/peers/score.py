@@ -40,7 +40,7 @@ def scored(job: dict[str, Any], adapters: list[str]) -> dict[str, Any]:
     base = source.fetch(job["base"])
     template = ChatTemplate.from_folder(base.folder)
     data = Data(train=[job["train"]], validation=[job["held_out"]])
-    rows = list(prepare(data, job["seed"], template, template.render, 1 << 20).held_out)
+    rows = list(prepare(data, job["seed"], lambda labels: template, 1 << 20).held_out)
     losses: dict[str, float] = {}
     for folder in ["", *adapters]:
         model: Any = load(base, "fp32")
