@@ -45,7 +45,7 @@ def main(job: dict[str, Any], out: Path) -> None:
     clock = Clock()
     trainer.add_callback(clock)
     fit(trainer, None)
-    adapter.save(model, run.file(rundir.ADAPTER), ready.template.save, generation_config(ready.base))
+    adapter.save(model, run.file(rundir.ADAPTER), ready.prepared.codec.save, generation_config(ready.base))
     seen = ((row.ids.tolist(), [False, *row.learn[1:].tolist()]) for row in rows)
     write(out / "measured.json", clock, seen, threads=torch.get_num_threads())
 

@@ -126,7 +126,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """All whole lines of a JSON Lines file; a last line that was cut off by a crash is left out."""
     rows: list[dict[str, Any]] = []
     if path.exists():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
             try:
                 rows.append(json.loads(line))
             except json.JSONDecodeError:

@@ -199,3 +199,25 @@ def test_gpt2_with_its_transposed_layers(tmp_path: Path) -> None:
     assert not any("lm_head" in name for name in trained(tuned))
     frozen = prepare(load(base, "bf16", "cpu"), recipe(train={"method": "freeze"}))
     assert any(n.startswith("transformer.ln_f") for n in trained(frozen))
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "bert", "t5", "bart", "marian"])
+def test_a_base_s_own_dropout_is_off(kind: str) -> None:
+    """Two passes in training mode are equal."""
+    from transformers import AutoModel, BartConfig, BertConfig, GPT2Config, MarianConfig, T5Config
+
+    small = {"vocab_size": 50, "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 32,
+             "decoder_ffn_dim": 32, "encoder_attention_heads": 2, "decoder_attention_heads": 2, "pad_token_id": 0,
+             "decoder_start_token_id": 0, "encoder_layerdrop": 0.5, "attention_dropout": 0.3}  # fmt: skip
+    config: Any = {
+        "gpt2": lambda: GPT2Config(vocab_size=50, n_embd=16, n_layer=1, n_head=2, bos_token_id=1, eos_token_id=2),
+        "bert": lambda: BertConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2),
+        "t5": lambda: T5Config(vocab_size=50, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2),
+        "bart": lambda: BartConfig(**small, dropout=0.3, activation_dropout=0.3),
+        "marian": lambda: MarianConfig(**small, dropout=0.3),
+    }[kind]()
+    model = prepare(AutoModel.from_config(config), recipe(train={"method": "full"})).train()
+    ids = torch.arange(3, 30)[None]
+    more = {"decoder_input_ids": ids} if kind in ("t5", "bart", "marian") else {}
+    one, two = (model(input_ids=ids, **more).last_hidden_state for _again in range(2))
+    assert torch.equal(one, two)

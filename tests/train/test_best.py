@@ -36,12 +36,34 @@ def test_the_lowest_loss_is_kept_and_of_equals_the_first(losses: tuple[float, ..
     assert best.step == step and restored(best) == step / 10
 
 
-def test_more_rows_right_beat_a_lower_loss(tmp_path: Path) -> None:
-    best = Best(tmp_path, 2, 0)
-    assert best.offer(10, Standing(0.5, 0.8), layer(1))
-    assert best.offer(20, Standing(0.9, 0.9), layer(2))
-    assert not best.offer(30, Standing(0.1, 0.85), layer(3))
-    assert best.offer(40, Standing(0.8, 0.9), layer(4))
+def after(folder: Path, *right: float, rows: int = 100) -> Best:
+    """Epochs that got these shares of ``rows`` right."""
+    best = Best(folder, 2, 0)
+    for epoch, share in enumerate(right, start=1):
+        best.offer(epoch, Standing(epoch, share, rows), layer(epoch))
+    return best
+
+
+@pytest.mark.parametrize(
+    ("right", "kept"),
+    [
+        ((0.8, 0.9, 0.95), 3),  # better and better
+        ((0.83, 0.81, 0.82), 3),  # the same but for chance: the last
+        ((0.9, 0.7, 0.6), 1),  # lost more than chance explains
+        ((0.6, 0.9, 0.88, 0.7), 3),
+        ((0.85, 0.82, 0.79, 0.76), 2),  # a slow decline is measured against the top, not against its neighbour
+    ],
+)
+def test_the_last_of_those_that_chance_cannot_tell_apart_is_kept(
+    right: tuple[float, ...], kept: int, tmp_path: Path
+) -> None:
+    best = after(tmp_path, *right)
+    assert best.step == kept and restored(best) == kept
+
+
+def test_more_rows_tell_finer_differences_apart(tmp_path: Path) -> None:
+    assert after(tmp_path / "few", 0.83, 0.81).step == 2
+    assert after(tmp_path / "many", 0.83, 0.81, rows=10_000).step == 1
 
 
 def test_it_is_enough_after_so_many_epochs_that_were_no_better(tmp_path: Path) -> None:

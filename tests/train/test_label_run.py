@@ -12,6 +12,7 @@ from tunewright import api, rundir
 from tunewright.recipe.load import load
 from tunewright.rundir import RunDir
 from tunewright.train import run as story
+from tunewright.train.best import Standing
 from tunewright.train.events import Listener
 from tunewright.train.trainer import StepTrainer
 
@@ -60,19 +61,27 @@ def test_the_rows_that_choose_are_in_neither_training_nor_report(reviews: Path, 
     assert measured == [5, 10, 15, 20][: len(measured)] and len(measured) >= 3
 
 
-def test_it_stops_when_the_best_epoch_is_known(reviews: Path, tiny_base: Path) -> None:
-    more = ("train.patience=1", "train.epochs=30", "train.learning_rate=1e-9")
-    run = api.train("reviews.jsonl", settings(tiny_base, *more)).folder
-    assert len(rundir.read_lines(run.file(rundir.METRICS))) == 10  # the second epoch was no better than the first
+def plant(monkeypatch: pytest.MonkeyPatch, *right: float) -> None:
+    """Epochs that get these shares of 100 rows right, whatever the model does."""
+    epochs = iter(right)
+    monkeypatch.setattr(story, "standing", lambda engine, ready: Standing(1.0, next(epochs), 100))
+
+
+def test_it_stops_when_the_best_epoch_is_known(
+    reviews: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch, 0.5, 0.9, 0.6, 0.6)
+    run = api.train("reviews.jsonl", settings(tiny_base, "train.patience=2", "train.epochs=30")).folder
+    assert len(rundir.read_lines(run.file(rundir.METRICS))) == 20  # two epochs behind the second were worse
     assert run.status()["state"] == "done"
 
 
-def test_the_best_epoch_is_what_is_saved(reviews: Path, tiny_base: Path) -> None:
+def test_the_best_epoch_is_what_is_saved(reviews: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     same = ("train.patience=9", "train.schedule=constant", "train.warmup=0")
-    kept = api.train("reviews.jsonl", settings(tiny_base, *same)).folder
-    lines = [line for line in rundir.read_lines(kept.file(rundir.METRICS)) if "held_out_accuracy" in line]
-    first = max(lines, key=lambda line: (line["held_out_accuracy"], -line["held_out_loss"]))
-    stopped = api.train("reviews.jsonl", settings(tiny_base, *same, f"train.max_steps={first['step']}")).folder
+    with monkeypatch.context() as patch:
+        plant(patch, 0.5, 0.9, 0.6, 0.6)
+        kept = api.train("reviews.jsonl", settings(tiny_base, *same)).folder
+    stopped = api.train("reviews.jsonl", settings(tiny_base, *same, "train.max_steps=10")).folder
     assert weights(kept.path) == weights(stopped.path)
 
 

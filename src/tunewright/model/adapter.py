@@ -39,8 +39,7 @@ def prepare(model: PreTrainedModel, recipe: Recipe) -> Model:
     layers that the base does not have.
     """
     method = recipe.train.method
-    if is_classifier(model):
-        _without_dropout(model)
+    _without_dropout(model)
     if method == "lora":
         return _lora(model, recipe)
     model.requires_grad_(method == "full")
@@ -87,11 +86,15 @@ def _linear(model: nn.Module) -> list[str]:
 
 
 def _without_dropout(model: nn.Module) -> None:
-    """Encoders drop a tenth of everything while they train, each time something else, so that a step's gradient would
-    depend on how the step is cut. It costs time, too."""
+    """Some bases drop a tenth of everything while they train, each time something else, so that a step's gradient would
+    depend on how the step is cut. It costs time, too. What is dropped stands in layers (GPT-2, BERT, T5) or as numbers
+    (BART, Marian)."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
+        for name, value in list(vars(module).items()):
+            if "drop" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
 
 
 def _heads(model: nn.Module) -> dict[str, nn.Module]:

@@ -12,6 +12,10 @@ Activations are what the backward pass keeps, counted per layer and token for a 
 with b = 2 bytes in bf16, 4 in fp32; times the layers that the backward pass goes through, and one layer more for what
 is in flight. Checked against the tensors that autograd really keeps (tests/model/test_memory.py): within 5 % for lora
 and full; for freeze too high by up to a third of one layer, because the first trained layer needs no input gradient.
+
+In an encoder-decoder a token goes through one of the two stacks, and a target's looks at the source besides; both are
+taken to read as much. For lora and full it foresees 15 to 40 % too much there. T5 adds distances to every weight of
+attention, so that these are kept too: heads x length x length x b a layer, which is not in here.
 """
 
 from __future__ import annotations

@@ -116,7 +116,8 @@ class Data(Section):
     chat_template: str | None = Field(
         default=None,
         description="A chat template in place of the base's own: a name (`plain`, `chatml`) or a `.jinja` file. A base "
-        "without any gets `plain`, which is said.",
+        "without any gets `plain`, which is said. A label's word is asked for in plain text unless this is `default` "
+        "or another name.",
         examples=["chatml"],
     )
     allow_few: bool = Field(
@@ -177,7 +178,7 @@ class Train(Section):
     )
     patience: Positive = Field(
         default=2,
-        description="With `train.keep: best`, stop after this many epochs in a row that were no better.",
+        description="With `train.keep: best`, stop after this many epochs in a row that were worse.",
         examples=["1"],
     )
     report_to: Names = Field(

@@ -39,7 +39,7 @@ from tunewright.recipe.schema import Recipe
 from tunewright.tasks.interface import Gives, Head, Objective, Question, Reads
 from tunewright.text import _
 
-# Names no subject, and of ten prompts that were tried on reviews the one that an untrained base answers best.
+# Names no subject. Of ten prompts tried on 160 reviews an untrained base answered this one best; other rows may differ.
 PROMPT = "{text}\nIn one word, this is"
 PAIR_PROMPT = "First: {text}\nSecond: {pair}\nIn one word, this is"
 SAVED = "label_token.json"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +18,17 @@ FOLDER, WEIGHTS, HISTORY = "best", "weights.safetensors", "history.json"
 
 @dataclass(frozen=True)
 class Standing:
-    """What an epoch reached on rows held out for choosing. accuracy: share of rows right, for labels."""
+    """What an epoch reached on rows held out for choosing. accuracy: share of the ``rows`` right, for labels."""
 
     loss: float
-    accuracy: float | None
+    accuracy: float | None = None
+    rows: int = 0
 
-    def better_than(self, other: Standing) -> bool:
-        """More rows right; with equally many (or where there are no labels), the lower loss."""
-        if not math.isfinite(self.loss):
-            return False
-        return self._rank() < other._rank() or not math.isfinite(other.loss)
-
-    def _rank(self) -> tuple[float, float]:
-        return -(self.accuracy or 0.0), self.loss
+    @property
+    def chance(self) -> float:
+        """One standard error of the accuracy: a difference below it says nothing."""
+        right = self.accuracy or 0.0
+        return math.sqrt(right * (1 - right) / max(1, self.rows))
 
 
 class Best:
@@ -45,21 +43,25 @@ class Best:
 
     @property
     def step(self) -> int | None:
-        """The step whose weights are kept."""
-        best: tuple[int, Standing] | None = None
-        for step, one in self.history:
-            if best is None or one.better_than(best[1]):
-                best = step, one
-        return best[0] if best else None
+        """The step whose weights are kept: of those that got as many rows right as any, but for chance, the last, whose
+        learning rate had fallen furthest; where there are no labels, that of the lowest loss."""
+        sound = [(step, one) for step, one in self.history if math.isfinite(one.loss)]
+        if not sound:
+            return self.history[0][0] if self.history else None
+        if any(one.accuracy is None for _step, one in sound):
+            return min(sound, key=lambda pair: pair[1].loss)[0]
+        top = max((one for _step, one in sound), key=lambda one: one.accuracy or 0.0)
+        least = (top.accuracy or 0.0) - top.chance
+        return [step for step, one in sound if (one.accuracy or 0.0) >= least][-1]
 
     @property
     def enough(self) -> bool:
-        """``patience`` epochs in a row were no better than the best one."""
+        """``patience`` epochs in a row were worse than the best one."""
         steps = [step for step, _one in self.history]
         return self.step is not None and len(steps) - 1 - steps.index(self.step) >= self.patience
 
     def offer(self, step: int, one: Standing, model: torch.nn.Module) -> bool:
-        """Note how ``step`` did; keep its weights if none did better. Returns whether it is the best so far."""
+        """Note how ``step`` did; keep its weights if it is the best so far, and return whether it is."""
         self.history.append((step, one))
         is_best = self.step == step
         if is_best:
@@ -82,12 +84,12 @@ class Best:
 
 def _stored(step: int, one: Standing) -> dict[str, Any]:
     """A loss that is no number is null, as everywhere in JSON."""
-    return {"step": step, "loss": one.loss if math.isfinite(one.loss) else None, "accuracy": one.accuracy}
+    return {"step": step, **asdict(one), "loss": one.loss if math.isfinite(one.loss) else None}
 
 
 def _restored(line: dict[str, Any]) -> tuple[int, Standing]:
     loss = math.nan if line["loss"] is None else line["loss"]
-    return line["step"], Standing(loss, line["accuracy"])
+    return line["step"], Standing(loss, line["accuracy"], line["rows"])
 
 
 def _trained(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:

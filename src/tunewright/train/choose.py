@@ -30,7 +30,7 @@ LEARNING_RATE = {
     "chat": {"lora": 4e-4, "freeze": 1e-4, "full": 5e-5},
     "linear": {"lora": 1e-3, "freeze": 1e-4, "full": 1e-4},
     "label_token": {"lora": 4e-4, "freeze": 1e-4, "full": 5e-5},
-    "seq2seq": {"lora": 1e-3, "freeze": 2e-4, "full": 5e-5},
+    "seq2seq": {"lora": 1e-3, "freeze": 2e-4, "full": 1e-4},
     "pretrain": {"lora": 4e-4, "freeze": 1e-4, "full": 5e-5},
 }
 REPLAY_SHARE = 0.5

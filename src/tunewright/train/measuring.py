@@ -68,8 +68,9 @@ def standing(engine: Any, ready: Ready) -> Standing:
         labels, multi = ready.prepared.labels, ready.recipe.classify.multi_label
         measured = measure_labels(engine, rows, [""] * len(rows), labels, multi, None)
         losses = classes.log_loss(measured.probabilities, measured.wanted, multi)
-        return Standing(float(losses.mean()), float(classes.right(measured.wanted, measured.chosen).mean()))
-    return Standing(_loss(engine.score(rows)), None)
+        right = float(classes.right(measured.wanted, measured.chosen).mean())
+        return Standing(float(losses.mean()), right, len(rows))
+    return Standing(_loss(engine.score(rows)))
 
 
 def _loss(scores: Sequence[Score]) -> float:
