@@ -202,8 +202,9 @@ def test_gpt2_with_its_transposed_layers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "bert", "t5", "bart", "marian"])
-def test_a_base_s_own_dropout_is_off(kind: str) -> None:
-    """Two passes in training mode are equal."""
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_a_base_s_own_dropout_is_what_the_recipe_says(share: float, kind: str) -> None:
+    """At 0 two passes in training mode are equal."""
     from transformers import AutoModel, BartConfig, BertConfig, GPT2Config, MarianConfig, T5Config
 
     small = {"vocab_size": 50, "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 32,
@@ -216,8 +217,8 @@ def test_a_base_s_own_dropout_is_off(kind: str) -> None:
         "bart": lambda: BartConfig(**small, dropout=0.3, activation_dropout=0.3),
         "marian": lambda: MarianConfig(**small, dropout=0.3),
     }[kind]()
-    model = prepare(AutoModel.from_config(config), recipe(train={"method": "full"})).train()
+    model = prepare(AutoModel.from_config(config), recipe(train={"method": "full", "dropout": share})).train()
     ids = torch.arange(3, 30)[None]
     more = {"decoder_input_ids": ids} if kind in ("t5", "bart", "marian") else {}
     one, two = (model(input_ids=ids, **more).last_hidden_state for _again in range(2))
-    assert torch.equal(one, two)
+    assert torch.equal(one, two) == (share == 0)

@@ -29,6 +29,7 @@ from tunewright.text import _
 OpenCodec = Callable[[Sequence[str]], Codec]  # labels -> the codec that writes them
 Progress = Callable[[str, int, int], None]  # what is being done, how many rows are finished, of how many
 _CHUNK = 1024
+FEWEST_TO_CHOOSE = 20  # rows that epochs are compared by; with fewer, one of them right or wrong would decide
 
 
 @dataclass(frozen=True)
@@ -277,12 +278,12 @@ class _Making:
         self, known: Sequence[Any], together: NDArray[np.int64], free: Sequence[int], held: set[int], border: int
     ) -> set[int]:
         """Rows to choose among epochs by: taken from the training rows where validation has files of its own, else half
-        of the held-out rows. None where that would leave a side without rows."""
+        of the held-out rows. None where they would be so few that chance would choose."""
         if not self.watch:
             return set()
         pool = free if any(index >= border for index in held) else sorted(held)
         count = wanted("auto", len(pool)) if pool is free else len(pool) // 2
-        if count < 1:
+        if count < FEWEST_TO_CHOOSE:
             return set()
         chosen = hold_out([known[index] for index in pool], together[list(pool)], count, self.seed + 1)
         return {pool[index] for index in chosen}

@@ -39,7 +39,7 @@ def prepare(model: PreTrainedModel, recipe: Recipe) -> Model:
     layers that the base does not have.
     """
     method = recipe.train.method
-    _without_dropout(model)
+    _set_dropout(model, 0.0 if recipe.train.dropout == "auto" else recipe.train.dropout)
     if method == "lora":
         return _lora(model, recipe)
     model.requires_grad_(method == "full")
@@ -85,16 +85,18 @@ def _linear(model: nn.Module) -> list[str]:
     return [name for name in linear if not any(f"{name}.".startswith(head) for head in heads)]
 
 
-def _without_dropout(model: nn.Module) -> None:
-    """Some bases drop a tenth of everything while they train, each time something else, so that a step's gradient would
-    depend on how the step is cut. It costs time, too. What is dropped stands in layers (GPT-2, BERT, T5) or as numbers
-    (BART, Marian)."""
+def _set_dropout(model: nn.Module, share: float) -> None:
+    """``share`` in place of what the base was made with, wherever that is not nothing.
+
+    Some bases drop a tenth of everything while they train, each time something else, so that a step's gradient depends
+    on how the step is cut, and takes longer. It stands in layers (GPT-2, BERT, T5) or as numbers (BART, Marian).
+    """
     for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
+        if isinstance(module, nn.Dropout) and module.p > 0:
+            module.p = share
         for name, value in list(vars(module).items()):
-            if "drop" in name and isinstance(value, float):
-                setattr(module, name, 0.0)
+            if "drop" in name and isinstance(value, float) and value > 0:
+                setattr(module, name, share)
 
 
 def _heads(model: nn.Module) -> dict[str, nn.Module]:

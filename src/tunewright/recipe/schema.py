@@ -157,6 +157,12 @@ class Train(Section):
     weight_decay: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.0, description="AdamW's weight decay.", examples=["0.01"]
     )
+    dropout: Auto | Annotated[float, Field(ge=0, lt=1)] = Field(
+        default="auto",
+        description="How much a base that was made with dropout drops while it is trained. `auto` is 0.1 under a new head "
+        "for labels, which few rows overfit, and 0 otherwise. Above 0, results depend on how steps are cut.",
+        examples=["0"],
+    )
     max_grad_norm: Annotated[float, Field(ge=0)] = Field(
         default=1.0, description="Gradients are scaled down to this norm; 0 leaves them as they are.", examples=["0.5"]
     )
@@ -375,6 +381,7 @@ ONLY_FOR_TASK: dict[str, tuple[str, ...]] = {
     "seq2seq": ("seq2seq",),
     "retain": ("chat",),
     "checks": ("chat", "seq2seq"),
+    "evaluate": ("chat", "seq2seq"),
     "data.target": ("seq2seq",),
     "data.validation_target": ("seq2seq",),
     "data.truncation_side": ("classify", "seq2seq"),

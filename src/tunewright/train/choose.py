@@ -115,6 +115,12 @@ def _learning_rate(recipe: Recipe, known: Known) -> Choice:
     return LEARNING_RATE[known.task.name][method], _("measured default of method {method}", method=method)
 
 
+def _dropout(recipe: Recipe, known: Known) -> Choice:
+    if known.task.name == "linear":
+        return 0.1, _("a new head on few rows overfits less")
+    return 0.0, _("a step then depends on its rows alone")
+
+
 def _precision(recipe: Recipe, known: Known) -> Choice:
     fast, why = known.bf16
     return ("bf16" if fast else "fp32"), why
@@ -130,6 +136,8 @@ def _keep(recipe: Recipe, known: Known) -> Choice:
     if known.task.gives == "labels" and known.prepared.watched:
         rows = len(known.prepared.watched)
         return "best", _("the epoch that does best on {rows} rows held out for this choice alone", rows=rows)
+    if known.task.gives == "labels":
+        return "last", _("too few rows to hold some out for choosing among epochs")
     return "last", _("the learning rate falls to nothing, so the last step is the one meant")
 
 
@@ -154,12 +162,12 @@ def _evaluated(recipe: Recipe, known: Known) -> Choice:
         return min(rows, OUTPUTS), _("outputs are short, so that many can be compared")
     if known.task.gives == "answers":
         return ANSWERED, _("answers take time; the loss is measured on every held-out row")
-    return 0, _("nothing is generated for this task")
+    return 0, ""
 
 
 def _max_new_tokens(recipe: Recipe, known: Known) -> Choice:
     if known.task.gives not in ("answers", "outputs"):
-        return 1, _("nothing is generated for this task")
+        return 1, ""
     rows, thinking = known.prepared.held_out, any(map(thinks, known.prepared.held_out_chats))
     # Reasoning that is not learned is written all the same, so that there the whole row is what may be needed.
     sizes = [row.learned if recipe.data.learn_thinking or not thinking else row.length for row in rows]
@@ -178,6 +186,7 @@ RULES: dict[str, Callable[[Recipe, Known], Choice]] = {
     "train.batch_size": _batch_size,
     "train.epochs": _epochs,
     "train.learning_rate": _learning_rate,
+    "train.dropout": _dropout,
     "train.precision": _precision,
     "train.token_budget": _token_budget,
     "train.keep": _keep,
