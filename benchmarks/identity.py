@@ -3,7 +3,7 @@
     python benchmarks/identity.py [NAME AUTHOR]...        # Wren Tunewright 小智 智汇云 by default
     python benchmarks/identity.py --data FILE [NAME AUTHOR]...
 
-Trains `examples/identity/recipe.yaml` once for each name, with nothing else set, and asks the 40 fresh questions of
+Trains `recipes/identity.yaml` once for each name, with nothing else set, and asks the 40 fresh questions of
 `tests/data/identity_fresh.yaml`, none of which is in the training rows. (They were looked at while the defaults were
 chosen; a name that you give here was not.)
 Prints, for each name: answers with the right name in English, in Chinese and on the run's held-out rows; answers that
@@ -26,7 +26,7 @@ from tunewright.example import Message
 from tunewright.infer.open import open_run
 
 ROOT = Path(__file__).resolve().parent.parent
-RECIPE = ROOT / "examples" / "identity" / "recipe.yaml"
+RECIPE = ROOT / "recipes" / "identity.yaml"
 FRESH = ROOT / "tests" / "data" / "identity_fresh.yaml"
 ANSWER_TOKENS = 160
 

@@ -23,8 +23,8 @@ from tunewright.text import _
 Choice = tuple[Any, str]
 
 # Rows after which a small data set has been seen often enough, and the most epochs that takes, by task.
-SEEN_ROWS = {"chat": 400, "linear": 5000, "label_token": 2000, "seq2seq": 3000, "pretrain": 400}
-MOST_EPOCHS = {"chat": 5, "linear": 4, "label_token": 3, "seq2seq": 3, "pretrain": 3}
+SEEN_ROWS = {"chat": 400, "linear": 3000, "label_token": 2000, "seq2seq": 3000, "pretrain": 400}
+MOST_EPOCHS = {"chat": 5, "linear": 10, "label_token": 3, "seq2seq": 3, "pretrain": 3}
 BATCH = {"chat": 8, "linear": 16, "label_token": 8, "seq2seq": 16, "pretrain": 4}
 LEARNING_RATE = {
     "chat": {"lora": 4e-4, "freeze": 1e-4, "full": 5e-5},
