@@ -159,8 +159,8 @@ class Train(Section):
     )
     dropout: Auto | Annotated[float, Field(ge=0, lt=1)] = Field(
         default="auto",
-        description="How much a base that was made with dropout drops while it is trained. `auto` is 0.1 under a new head "
-        "for labels, which few rows overfit, and 0 otherwise. Above 0, results depend on how steps are cut.",
+        description="How much a base that was made with dropout drops while it is trained. `auto` is 0.1 under a new "
+        "head for labels, which few rows overfit, and 0 otherwise. Above 0, results depend on how steps are cut.",
         examples=["0"],
     )
     max_grad_norm: Annotated[float, Field(ge=0)] = Field(

@@ -23,7 +23,7 @@ from tunewright.text import _
 Choice = tuple[Any, str]
 
 # Rows after which a small data set has been seen often enough, and the most epochs that takes, by task.
-SEEN_ROWS = {"chat": 400, "linear": 3000, "label_token": 2000, "seq2seq": 3000, "pretrain": 400}
+SEEN_ROWS = {"chat": 400, "linear": 3000, "label_token": 2000, "seq2seq": 6000, "pretrain": 400}
 MOST_EPOCHS = {"chat": 5, "linear": 10, "label_token": 3, "seq2seq": 3, "pretrain": 3}
 BATCH = {"chat": 8, "linear": 16, "label_token": 8, "seq2seq": 16, "pretrain": 4}
 LEARNING_RATE = {
