@@ -42,6 +42,7 @@ def test_nothing_stays_auto_and_everything_has_a_reason(train: int, method: str)
 def test_what_was_given_is_left_alone(key: str) -> None:
     given = {
         "data.max_length": 77, "train.precision": "fp32", "train.learning_rate": 0.5, "train.keep": "best",
+        "train.dropout": 0.2,
     }.get(key, 3)  # fmt: skip
     recipe, reasons = fill(changed(Recipe(), {key: given}), known())
     assert value(recipe, key) == given and key not in reasons
