@@ -113,3 +113,21 @@ def test_a_crash_on_the_way_changes_nothing(
     same = ("before", "after", "difference")
     one, two = (rundir.read_json(r.file(rundir.EVALUATION)) for r in (RunDir("broken"), whole))
     assert all(one[part] == two[part] for part in same)
+
+
+def test_a_crash_while_the_tuned_model_is_measured_still_ends_with_the_best_epoch(
+    reviews: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*what: object) -> object:
+        raise ZeroDivisionError
+
+    given = settings(tiny_base, "train.epochs=30", "train.patience=2")
+    plant(monkeypatch, 0.5, 0.9, 0.6, 0.6)
+    whole = api.train("reviews.jsonl", given).folder
+    plant(monkeypatch, 0.5, 0.9, 0.6, 0.6)
+    with monkeypatch.context() as patch:
+        patch.setattr(story, "compared", crash)
+        with pytest.raises(ZeroDivisionError):
+            story.train(load("reviews.jsonl", given), "broken")
+    api.resume("broken")
+    assert weights(RunDir("broken").path) == weights(whole.path)

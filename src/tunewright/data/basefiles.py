@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tunewright import rundir
 from tunewright.errors import BaseModelError
 from tunewright.text import _
 
@@ -49,6 +50,12 @@ class BaseFiles:
                 do=_("use a base with a fast tokenizer, or save one there with transformers' AutoTokenizer"),
             )
         return cls(files, str(folder))
+
+    def save(self, folder: Path, without: Container[str] = ()) -> None:
+        """What is kept with a run, byte for byte; ``without`` names files that somebody else writes."""
+        for name in KEPT:
+            if name in self.files and name not in without:
+                rundir.write_bytes(folder / name, self.files[name])
 
     def json(self, name: str) -> dict[str, Any]:
         content = self.files.get(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from tunewright.data.read import Row
@@ -27,6 +27,22 @@ def check_names(wanted: Mapping[Any, str], rows: Sequence[Row]) -> None:
             do=(_("did you mean {near!r}? ", near=near[0]) if near else "")
             + _("found are {names}", names=found_names(fields)),
         )
+
+
+def require_columns(names: Iterable[str], fields: Mapping[str, Any], origin: Origin) -> None:
+    """Raises DataError naming those of ``names`` that the row does not have."""
+    if missing := [name for name in names if name not in fields]:
+        raise DataError(
+            _("the row has no {missing}, which other rows have; it has {names}", missing=", ".join(missing),
+              names=found_names(fields)),
+            where=str(origin), do=_("give the row the same columns"),
+        )  # fmt: skip
+
+
+def kept_beside(names: Collection[Any]) -> str:
+    """How a format's reason ends where rows have columns that it does not read."""
+    shown = found_names(names)
+    return _("; kept beside the row, not learned: {names}", names=shown) if names else ""
 
 
 def found_names(fields: Iterable[Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tunewright.data.columns import check_names, found_names, only_one
+from tunewright.data.columns import check_names, found_names, kept_beside, only_one, require_columns
 from tunewright.data.formats import Conversion
 from tunewright.data.messages import text_of
 from tunewright.data.read import Row
@@ -23,20 +23,13 @@ def convert_documents(rows: Sequence[Row], data: Data, seen: str | None = None) 
     chats: list[Chat] = []
     extra: dict[str, None] = {}
     for row in rows:
-        if column not in row.fields:
-            raise DataError(
-                _("the row has no {missing}, which other rows have; it has {names}", missing=column,
-                  names=found_names(row.fields)),
-                where=str(row.origin), do=_("give the row the same columns"),
-            )  # fmt: skip
+        require_columns([column], row.fields, row.origin)
         text = text_of(row.fields[column], column, row.origin)
         rest = {str(name): value for name, value in row.fields.items() if name != column}
         extra |= dict.fromkeys(rest)
         chats.append(Chat((Message("assistant", text, learn=True),), replace(row.origin, extra=rest)))
     reason = seen if seen is not None else _("column {column} with documents", column=column)
-    if extra:
-        reason += _("; kept beside the row, not learned: {names}", names=found_names(extra))
-    return Conversion(chats, "text", reason)
+    return Conversion(chats, "text", reason + kept_beside(extra))
 
 
 def text_columns(rows: Sequence[Row]) -> list[str]:

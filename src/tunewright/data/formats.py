@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tunewright.data.columns import check_names, found_names
+from tunewright.data.columns import check_names, found_names, kept_beside, require_columns
 from tunewright.data.messages import answered, history_of, parse_messages, style_of, text_of, tools_of
 from tunewright.data.read import Row
 from tunewright.errors import DataError
@@ -71,9 +71,7 @@ def convert(rows: Sequence[Row], data: Data) -> Conversion:
 
 def _chat(row: Row, chosen: Format, data: Data, ignored: Counter[str]) -> Chat:
     fields, origin = row.fields, row.origin
-    for name in chosen.needs:
-        if name not in fields:
-            raise _wrong_columns(row, chosen)
+    require_columns(chosen.needs, fields, origin)
     messages = chosen.build(fields, origin, ignored)
     if not messages:
         raise DataError(
@@ -216,7 +214,7 @@ def _detect(rows: Sequence[Row], wanted: str) -> Format:
     for row, candidates in seen.values():
         named = [found for found in candidates if wanted in ("auto", found.name)]
         if not named:
-            raise _wrong_columns(row, None, wanted)
+            raise _wrong_columns(row, wanted)
         before, shared = shared, named if shared is None else [found for found in shared if found in named]
         if not shared:
             raise DataError(
@@ -355,19 +353,8 @@ def _system(names: Mapping[Any, str]) -> tuple[str, ...]:
 # -- saying what was found -------------------------------------------------------------------------------------------
 
 
-def _wrong_columns(row: Row, chosen: Format | None, wanted: str = "auto") -> DataError:
+def _wrong_columns(row: Row, wanted: str) -> DataError:
     """The columns that were found, beside those that would do."""
-    if chosen is not None:
-        missing = ", ".join(name for name in chosen.needs if name not in row.fields)
-        return DataError(
-            _(
-                "the row has no {missing}, which other rows have; it has {names}",
-                missing=missing,
-                names=found_names(row.fields),
-            ),
-            where=str(row.origin),
-            do=_("give the row the same columns"),
-        )
     fields = row.fields
     usable = [
         _("conversations: [{from, value}, …]"),
@@ -415,6 +402,4 @@ def _reason(chosen: Format, rows: Sequence[Row], data: Data) -> str:
     reason = chosen.saw if data.format in ("auto", chosen.name) else f"data.format={data.format}"
     if data.format == chosen.name and data.format not in ("columns", "template"):
         reason = _("{saw} (chosen with data.format)", saw=chosen.saw)
-    if others:
-        reason += _("; kept beside the row, not learned: {names}", names=found_names(others))
-    return reason
+    return reason + kept_beside(others)

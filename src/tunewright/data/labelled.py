@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tunewright.data.columns import check_names, found_names, only_one
+from tunewright.data.columns import check_names, found_names, kept_beside, only_one, require_columns
 from tunewright.data.formats import Conversion, Reading, convert
 from tunewright.data.messages import kind_of, text_of
 from tunewright.data.read import Row
@@ -172,13 +172,7 @@ def _parse(rows: Sequence[Row], data: Data, reading: Reading, seen: str | None) 
     parsed: list[_Row] = []
     extra: dict[str, None] = {}
     for row in rows:
-        for name in used:
-            if name not in row.fields:
-                raise DataError(
-                    _("the row has no {missing}, which other rows have; it has {names}", missing=name,
-                      names=found_names(row.fields)),
-                    where=str(row.origin), do=_("give the row the same columns"),
-                )  # fmt: skip
+        require_columns(used, row.fields, row.origin)
         texts = tuple(text_of(row.fields[name], name, row.origin) for name in used)
         values = values_of(row.fields.get(columns.label), columns.label, row.origin, reading.multi_label)
         rest = {str(name): value for name, value in row.fields.items() if name not in (*used, columns.label)}
@@ -187,9 +181,7 @@ def _parse(rows: Sequence[Row], data: Data, reading: Reading, seen: str | None) 
     reason = seen if seen is not None else str(columns)
     if data.columns:
         reason = _("data.columns: {columns}", columns=columns)
-    if extra:
-        reason += _("; kept beside the row, not learned: {names}", names=found_names(extra))
-    return _Parsed(parsed, "labelled", reason, Counter())
+    return _Parsed(parsed, "labelled", reason + kept_beside(extra), Counter())
 
 
 def _describes_turns(data: Data) -> bool:

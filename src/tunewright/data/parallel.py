@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
-from tunewright.data.columns import check_names, found_names, only_one
+from tunewright.data.columns import check_names, found_names, kept_beside, only_one, require_columns
 from tunewright.data.formats import Conversion, convert, flat_formats
 from tunewright.data.messages import answered, kind_of, text_of
 from tunewright.data.read import Row
@@ -83,13 +83,7 @@ def convert_pairs(rows: Sequence[Row], data: Data, seen: str | None = None) -> C
     extra: dict[str, None] = {}
     for row in rows:
         fields = columns.fields(row)
-        for name in (columns.source, columns.target):
-            if name not in fields:
-                raise DataError(
-                    _("the row has no {missing}, which other rows have; it has {names}", missing=name,
-                      names=found_names(fields)),
-                    where=str(row.origin), do=_("give the row the same columns"),
-                )  # fmt: skip
+        require_columns((columns.source, columns.target), fields, row.origin)
         source, target = (text_of(fields[name], name, row.origin) for name in (columns.source, columns.target))
         used = (columns.inside,) if columns.inside else (columns.source, columns.target)
         rest = {str(name): value for name, value in row.fields.items() if name not in used}
@@ -98,9 +92,7 @@ def convert_pairs(rows: Sequence[Row], data: Data, seen: str | None = None) -> C
     reason = seen if seen is not None else str(columns)
     if data.columns:
         reason = _("data.columns: {columns}", columns=columns)
-    if extra:
-        reason += _("; kept beside the row, not learned: {names}", names=found_names(extra))
-    return Conversion(chats, "parallel", reason, Counter())
+    return Conversion(chats, "parallel", reason + kept_beside(extra), Counter())
 
 
 def _is_parallel(rows: Sequence[Row], data: Data) -> bool:

@@ -9,7 +9,7 @@ import io
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -360,7 +360,8 @@ def _skip(text: str, place: int) -> int:
 
 def _csv(source: Source) -> Iterator[Row]:
     text = whole_text(source)
-    return _table(source, text, delimiter_of(text.lstrip("\r\n").partition("\n")[0]))
+    header = text.lstrip("\r\n").partition("\n")[0]
+    return table(source, io.StringIO(text, newline=""), delimiter_of(header))
 
 
 def delimiter_of(header: str) -> str:
@@ -370,12 +371,13 @@ def delimiter_of(header: str) -> str:
 
 
 def _tsv(source: Source) -> Iterator[Row]:
-    return _table(source, whole_text(source), "\t")
+    return table(source, io.StringIO(whole_text(source), newline=""), "\t")
 
 
-def _table(source: Source, text: str, delimiter: str) -> Iterator[Row]:
+def table(source: Source, lines: Iterable[str], delimiter: str) -> Iterator[Row]:
+    """The rows of ``lines``, which have their own ends. Raises DataError naming the line."""
     csv.field_size_limit(2**31 - 1)  # the standard library's limit would refuse a long answer
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     names: list[str] | None = None
     number = before = 0
     try:

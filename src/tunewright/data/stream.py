@@ -1,17 +1,17 @@
 """Rows of one file, one after the other, without holding the file: for files larger than memory.
 
-What is read is what ``data/read.py`` reads. A row that cannot be read is left to it, too, so that there is one wording
-for each mistake. A JSON array and JSON over several lines are read whole; JSON Lines, tables and Parquet are not.
+What is read is what ``data/read.py`` reads, and tables by its own code. A line that cannot be read is left to it too,
+so that there is one wording for each mistake. A JSON array and JSON over several lines are read whole; JSON Lines,
+tables and Parquet are not.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator
 from typing import Any, NoReturn, TextIO
 
-from tunewright.data.read import Row, Source, delimiter_of, read, whole_text
+from tunewright.data.read import Row, Source, delimiter_of, read, table, whole_text
 from tunewright.errors import DataError
 from tunewright.example import Origin
 from tunewright.text import _
@@ -107,25 +107,6 @@ def _json_lines(source: Source) -> Iterator[Row]:
 
 
 def _table(source: Source) -> Iterator[Row]:
-    csv.field_size_limit(2**31 - 1)  # the standard library's limit would refuse a long text
     header = next((line for line in _lines(source) if line.strip("\r\n")), "")
     delimiter = "\t" if source.path.suffix.lower() == ".tsv" else delimiter_of(header)
-    reader = csv.reader(_lines(source, newline=""), delimiter=delimiter, strict=True)
-    names: list[str] | None = None
-    number = before = 0
-    try:
-        for cells in reader:
-            line, before = before + 1, reader.line_num
-            if not cells:
-                continue
-            if names is None:
-                names = [cell.strip() for cell in cells]
-                if "" in names or len(set(names)) != len(names):
-                    _tell(source)
-                continue
-            number += 1
-            if len(cells) != len(names):
-                _tell(source)
-            yield Row(dict(zip(names, cells, strict=True)), Origin(source.name, line, number))
-    except csv.Error:
-        _tell(source)
+    return table(source, _lines(source, newline=""), delimiter)

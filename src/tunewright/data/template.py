@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from tunewright import rundir
-from tunewright.data.basefiles import KEPT, TEMPLATE, BaseFiles
+from tunewright.data.basefiles import TEMPLATE, BaseFiles
 from tunewright.data.borders import Borders, Row
 from tunewright.data.fit import Cut, cut
 from tunewright.data.template_choice import choose, read
@@ -169,9 +169,7 @@ class ChatTemplate:
         """The tokenizer's and the template's files as the base has them, byte for byte; a template that is not the
         base's own is written where transformers and every later verb look for it first."""
         other = self._choice.note is not None
-        for name in KEPT:
-            if name in self._files.files and not (name == TEMPLATE and other):
-                rundir.write_bytes(folder / name, self._files.files[name])
+        self._files.save(folder, without=(TEMPLATE,) if other else ())
         if other:
             rundir.write_text(folder / TEMPLATE, self.source)
 

@@ -18,8 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tunewright import rundir
-from tunewright.data.basefiles import CONFIG, KEPT, TOKENIZER, BaseFiles
+from tunewright.data.basefiles import CONFIG, TOKENIZER, BaseFiles
 from tunewright.data.fit import Cut
 from tunewright.data.tokens import Encoder
 from tunewright.errors import BaseModelError, DataError
@@ -112,9 +111,7 @@ class TextCodec:
 
     def save(self, folder: Path) -> None:
         """The tokenizer's files as the base has them, byte for byte."""
-        for name in KEPT:
-            if name in self._files.files:
-                rundir.write_bytes(folder / name, self._files.files[name])
+        self._files.save(folder)
 
     # -- texts to ids --------------------------------------------------------------------------------------------
 

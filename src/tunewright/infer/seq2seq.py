@@ -11,6 +11,7 @@ from transformers import GenerationConfig, PreTrainedModel
 from tunewright.data.codec import Codec
 from tunewright.data.lengths import micro_batches
 from tunewright.example import Rendered
+from tunewright.infer.batch import padded, until_stop
 from tunewright.infer.engine import Generation, Progress, Score
 from tunewright.infer.scores import scores
 from tunewright.model.adapter import Model
@@ -72,12 +73,7 @@ class Seq2SeqEngine:
         return scores(EncoderDecoderStates(self.model), rows, self.model.device, self.token_budget, progress)
 
     def _search(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[Generation]:
-        longest = max(len(p) for p in prompts)
-        ids = torch.full((len(prompts), longest), self.pad)
-        mask = torch.zeros_like(ids)
-        for index, prompt in enumerate(prompts):
-            ids[index, : len(prompt)] = torch.tensor(list(prompt))
-            mask[index, : len(prompt)] = 1
+        ids, mask = padded(prompts, self.pad, "right")
         forced = int("forced_bos_token_id" in self.settings)  # the language's token takes no room from the output
         config = GenerationConfig(**self.settings, max_new_tokens=max_new_tokens + forced)
         device = self.model.device
@@ -87,6 +83,5 @@ class Seq2SeqEngine:
         return [self._ended(row[1:].tolist()) for row in out]  # the first is where the decoder starts
 
     def _ended(self, ids: list[int]) -> Generation:
-        end = next((place for place, token in enumerate(ids) if token in self.stops), None)
-        kept = tuple(ids if end is None else ids[:end])
-        return Generation(kept, self.codec.decode(kept, skip_special=True).strip(), end is not None)
+        kept, stopped = until_stop(ids, self.stops)
+        return Generation(kept, self.codec.decode(kept, skip_special=True).strip(), stopped)

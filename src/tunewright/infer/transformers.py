@@ -11,6 +11,7 @@ from transformers import GenerationConfig, PreTrainedModel
 from tunewright.data.lengths import micro_batches
 from tunewright.data.template import ChatTemplate
 from tunewright.example import Rendered
+from tunewright.infer.batch import padded, until_stop
 from tunewright.infer.engine import Generation, Progress, Score
 from tunewright.infer.scores import scores
 from tunewright.model.adapter import Model
@@ -82,12 +83,7 @@ class TransformersEngine:
 
     def _answer(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[Generation]:
         """One batch, padded on the left so that all answers begin at the same place."""
-        longest = max(len(p) for p in prompts)
-        ids = torch.full((len(prompts), longest), self.pad)
-        mask = torch.zeros_like(ids)
-        for index, prompt in enumerate(prompts):
-            ids[index, longest - len(prompt) :] = torch.tensor(list(prompt))
-            mask[index, longest - len(prompt) :] = 1
+        ids, mask = padded(prompts, self.pad, "left")
         config = GenerationConfig(
             max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=sorted(self.stops), pad_token_id=self.pad
         )
@@ -95,13 +91,12 @@ class TransformersEngine:
         out = self.model.generate(
             input_ids=ids.to(device), attention_mask=mask.to(device), generation_config=config
         )  # (B, T + new)
-        return [self._ended(row[longest:].tolist()) for row in out]
+        return [self._ended(row[ids.shape[1] :].tolist()) for row in out]
 
     def _ended(self, ids: list[int]) -> Generation:
-        end = next((place for place, token in enumerate(ids) if token in self.stops), None)
-        kept = tuple(ids if end is None else ids[:end])
+        kept, stopped = until_stop(ids, self.stops)
         said = self.template.said(kept)
-        return Generation(kept, said.answer.strip(), end is not None, said.thinking, said.finished)
+        return Generation(kept, said.answer.strip(), stopped, said.thinking, said.finished)
 
 
 def _whole(_head: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:

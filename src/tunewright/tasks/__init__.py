@@ -3,7 +3,7 @@
 from tunewright.recipe.schema import Recipe
 from tunewright.tasks.chat import ChatTask
 from tunewright.tasks.classify import LinearTask
-from tunewright.tasks.interface import LabelTask, Question, Task
+from tunewright.tasks.interface import JoiningTask, LabelTask, Question, Task
 from tunewright.tasks.label_token import LabelTokenTask
 from tunewright.tasks.pretrain import PretrainTask
 from tunewright.tasks.seq2seq import Seq2SeqTask
@@ -20,4 +20,4 @@ def task_of(recipe: Recipe) -> Task:
     return TASKS[name]
 
 
-__all__ = ["TASKS", "LabelTask", "Question", "Task", "task_of"]
+__all__ = ["TASKS", "JoiningTask", "LabelTask", "Question", "Task", "task_of"]

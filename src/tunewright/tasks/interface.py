@@ -78,3 +78,12 @@ class LabelTask(Task, Protocol):
     def wanted(self, chat: Chat, labels: Sequence[str]) -> tuple[int, ...]:
         """Numbers of the example's labels."""
         ...
+
+
+@runtime_checkable
+class JoiningTask(Task, Protocol):
+    """A task whose examples are joined to rows of one length before they are trained on."""
+
+    def arrange(self, rows: Sequence[Rendered], length: int, measured: bool = False) -> Sequence[Rendered]:
+        """The trained rows of at most ``length`` tokens; of measured ones each stays apart from the others."""
+        ...

@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tunewright import rundir
-from tunewright.data.basefiles import KEPT, TOKENIZER, BaseFiles
+from tunewright.data.basefiles import TOKENIZER, BaseFiles
 from tunewright.data.codec import Codec
 from tunewright.data.fit import Cut
 from tunewright.data.joined import Joined, cut_documents, join_documents
@@ -112,9 +111,7 @@ class DocumentCodec:
 
     def save(self, folder: Path) -> None:
         """The tokenizer's files as the base has them, byte for byte."""
-        for name in KEPT:
-            if name in self._files.files:
-                rundir.write_bytes(folder / name, self._files.files[name])
+        self._files.save(folder)
 
     def _find_end(self) -> int:
         """The token that ends a document. Raises BaseModelError if the base names none."""

@@ -78,7 +78,7 @@ class Best:
             parameter.copy_(stored[name])
 
     def forget(self) -> None:
-        """The run has them now."""
+        """The run has them now, and is measured."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tunewright.data.basefiles import BaseFiles
 from tunewright.data.guess import guess_task
 from tunewright.errors import RecipeError
 from tunewright.model.source import read_config
@@ -35,7 +36,7 @@ def decide_head(recipe: Recipe, folder: Path) -> tuple[Recipe, Reasons]:
     """``classify.head`` for the base in ``folder``."""
     if recipe.task != "classify" or recipe.classify.head != "auto":
         return recipe, {}
-    if writes(folder) and has_template(folder) and not recipe.classify.multi_label:
+    if writes(folder) and BaseFiles.read(folder).named_templates() and not recipe.classify.multi_label:
         return changed(recipe, {"classify.head": "label_token"}), {
             "classify.head": _("the base chats, so that it can answer with a label's word")
         }
@@ -48,13 +49,6 @@ def writes(folder: Path) -> bool:
     config = read_config(folder)
     names = [str(name) for name in config.get("architectures") or []]
     return not config.get("is_encoder_decoder") and any("CausalLM" in n or "LMHead" in n for n in names)
-
-
-def has_template(folder: Path) -> bool:
-    if (folder / "chat_template.jinja").exists():
-        return True
-    stored = folder / "tokenizer_config.json"
-    return stored.exists() and '"chat_template"' in stored.read_text(encoding="utf-8", errors="replace")
 
 
 def _base(recipe: Recipe) -> tuple[str, str]:

@@ -20,7 +20,7 @@ from tunewright.model.memory import ModelFacts
 from tunewright.model.source import Base
 from tunewright.recipe.load import Loaded, changed
 from tunewright.recipe.schema import Recipe
-from tunewright.tasks import Task, task_of
+from tunewright.tasks import JoiningTask, Task, task_of
 from tunewright.tasks.chat import ask
 from tunewright.tasks.pretrain import ROW
 from tunewright.text import _
@@ -99,13 +99,14 @@ def _prepare(recipe: Recipe, task: Task, folder: Path, context: int, listener: L
             _("there are too few rows to hold some out for choosing among epochs"), where="train.keep",
             do=_("give more rows, or write train.keep=last"),
         )  # fmt: skip
-    arrange = getattr(task, "arrange", None)
-    if arrange is None:
+    if not isinstance(task, JoiningTask):
         return prepared
     length = min(context, ROW) if recipe.data.max_length == "auto" else recipe.data.max_length
-    sides = ("train", "held_out", "watched")
-    rows = {side: arrange(getattr(prepared, side), length, side != "train") for side in sides}
-    return replace(prepared, **rows, max_length=length, longest=length)
+    return replace(
+        prepared, train=task.arrange(prepared.train, length), max_length=length, longest=length,
+        held_out=task.arrange(prepared.held_out, length, measured=True),
+        watched=task.arrange(prepared.watched, length, measured=True),
+    )  # fmt: skip
 
 
 def _with_variables(recipe: Recipe) -> Recipe:

@@ -120,7 +120,10 @@ def _train_and_compare(
     model = adapter.prepare(model, recipe)
     listener.say(adapter.counts_line(model))
     steps = _steps(ready, general)
-    trained = _fit(model, steps, run, ready, generation, start, listener)
+    best = None
+    if recipe.train.keep == "best":
+        best = Best(run.checkpoints, recipe.train.patience, start.step if start else 0)
+    trained = _fit(model, steps, run, ready, generation, start, best, listener)
     if not trained:
         raise KeyboardInterrupt
     if recipe.train.method != "lora":  # what is measured is what is saved and later opened
@@ -135,6 +138,8 @@ def _train_and_compare(
     rundir.write_json(run.file(rundir.EVALUATION), compared(before, after, ready, listener))
     measured = {"memory_bytes": peak_memory(), "seconds": round(time.monotonic() - began, 1)}
     rundir.write_json(run.file(rundir.PLAN), {"foreseen": ready.plan.as_dict(), "measured": measured})
+    if best is not None:  # until now a crash would have had to go on from it
+        best.forget()
     run.set_status("done", step=len(steps), steps=len(steps), ended=now())
 
 
@@ -158,13 +163,12 @@ def _steps(ready: Ready, general: Sequence[Rendered]) -> Steps:
 
 def _fit(
     model: Any, steps: Steps, run: RunDir, ready: Ready, generation: dict[str, Any],
-    start: checkpoints.Checkpoint | None, listener: Listener,
+    start: checkpoints.Checkpoint | None, best: Best | None, listener: Listener,
 ) -> bool:  # fmt: skip
     """Train to the end, or until the best epoch is known. False if the person stopped it."""
     recipe, task, codec = ready.recipe, ready.task, ready.prepared.codec
     budget, done = recipe.train.token_budget, start.step if start else 0
     assert budget != "auto"
-    best = Best(run.checkpoints, recipe.train.patience, done) if recipe.train.keep == "best" else None
     told = {"at": 0.0}
     with listener.training(len(steps), done) as show, quiet(), fast.kernels(model):
 
@@ -183,7 +187,6 @@ def _fit(
     if finished and best is not None and best.step is not None:
         best.restore(model)
         _say_best(best, len(steps), steps, listener)
-        best.forget()
     return finished
 
 
