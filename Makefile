@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 # Byte code is compiled on all cores after the installation, without what nobody here imports: pip would take one core.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --prefer-binary -c constraints.txt
 
+# A process a core, each test file whole in one of them; the longest files first.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 UNUSED := /tests/|/torch/testing/|/transformers/models/(?!auto/|llama/|qwen|mistral/|gemma)
 COMPILE := $(BIN)/python -m compileall -q -q -j 0 -x '$(UNUSED)' $(VENV)/lib || true
 
@@ -34,10 +37,10 @@ demo: $(VENV)/.core
 	$(BIN)/tunewright chat -m "你是谁？"
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
