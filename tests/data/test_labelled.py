@@ -174,6 +174,20 @@ def test_several_labels_stand_in_the_order_of_the_labels(tmp_path: Path, value: 
     assert done.labels == ("a", "b", "c")
 
 
+def test_a_column_of_0_and_1_to_each_label(tmp_path: Path) -> None:
+    many = Reading("labels", multi_label=True)
+    rows = [
+        {"id": 0, "text": "T", "rude": 1, "threat": "0"}, {"id": 1, "text": "U", "rude": 0, "threat": False},
+        {"id": 1, "text": "V", "rude": 1.0, "threat": "true"},
+    ]  # fmt: skip
+    done = loaded(tmp_path, rows, many)
+    assert [chat.messages[-1].content for chat in done.chats] == ['["rude"]', "[]", '["rude", "threat"]']
+    assert done.labels == ("rude", "threat") and "a 0 or 1 for each label in rude, threat" in done.format_reason
+    test = put(tmp_path, [{"text": "T", "rude": 1, "threat": 0}, {"text": "U", "rude": 2, "threat": 0}], "test.jsonl")
+    message = refused(tmp_path, rows, many, validation=[test])
+    assert "test.jsonl:2" in message and "'rude' is 2" in message
+
+
 def test_a_list_where_a_row_has_one_label_says_which_key_it_wants(tmp_path: Path) -> None:
     assert "classify.multi_label=true" in refused(tmp_path, [{"text": "T", "label": ["a", "b"]}])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import json
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,21 @@ def test_parquet_rows_have_numbers_and_no_lines(tmp_path: Path) -> None:
 
     pq.write_table(pa.table({"q": ["x", None], "m": [[{"role": "user"}], []]}), tmp_path / "a.parquet")
     assert rows(tmp_path / "a.parquet") == [({"q": "x", "m": [{"role": "user"}]}, 0, 1), ({"q": None, "m": []}, 0, 2)]
+
+
+def test_numbers_get_the_names_that_a_parquet_file_has_for_them(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    features = {"label": {"_type": "ClassLabel", "names": ["neg", "pos"]}, "n": {"_type": "Value", "dtype": "int64"}}
+    table = pa.table({"text": list("abcd"), "label": [1, 0, -1, None], "n": [1, 0, 1, 0]})
+    told = {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
+    pq.write_table(table.replace_schema_metadata(told), tmp_path / "a.parquet")
+    assert [fields["label"] for fields, _line, _row in rows(tmp_path / "a.parquet")] == ["pos", "neg", None, None]
+    assert [fields["n"] for fields, _line, _row in rows(tmp_path / "a.parquet")] == [1, 0, 1, 0]
+    for other in (b"{", b"[]", b'{"info": {"features": {"label": 3}}}', b'{"info": {"features": {"label": {}}}}'):
+        pq.write_table(table.replace_schema_metadata({b"huggingface": other}), tmp_path / "a.parquet")
+        assert [fields["label"] for fields, _line, _row in rows(tmp_path / "a.parquet")] == [1, 0, -1, None]
 
 
 def test_a_folder_is_read_sorted_and_limit_takes_the_first_rows_of_all(tmp_path: Path) -> None:

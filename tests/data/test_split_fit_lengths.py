@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -42,6 +44,16 @@ def test_the_same_texts_are_held_out_whatever_their_order() -> None:
     other = texts[::-1]
     assert {other[i].whole for i in hold_out(other, np.arange(50), 8, seed=3)} == once and len(once) == 8
     assert {texts[i].whole for i in hold_out(texts, np.arange(50), 8, seed=4)} != once
+
+
+def test_each_label_gives_its_share() -> None:
+    labels = [b"common"] * 160 + [b"seldom"] * 36 + [b"rare"] * 4
+    texts = [Digest(n.to_bytes(2, "big"), b"", label) for n, label in enumerate(labels)]
+    for seed in range(20):
+        held = hold_out(texts, np.arange(200), 50, seed, evenly=True)
+        assert Counter(labels[i] for i in held) == {b"common": 40, b"seldom": 9, b"rare": 1}
+    others = [Counter(labels[i] for i in hold_out(texts, np.arange(200), 50, seed)) for seed in range(9)]
+    assert any(other[b"seldom"] != 9 for other in others)
 
 
 def test_nothing_is_held_out_of_one_cluster() -> None:

@@ -38,19 +38,34 @@ PAIRS = (
 # Names that say nothing about what is in the column; taken as the text only where no better one is there.
 _WEAK = ("title", "headline", "description", "question", "query", "message")
 _NO_TEXT = ("id", "idx", "index", "guid", "uid", "url", "date", "split", "lang", "language")
+_FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
 _WHOLE = re.compile(r"([+-]?\d+)(?:\.0+)?")
 _NUMBER = re.compile(r"[+-]?\d+")
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a labelled row. pair: of its second text."""
+    """The columns of a labelled row. pair: of its second text.  flags: instead of ``label``, one column for each label
+    that says whether the row has it."""
 
     text: str
     pair: str | None
     label: str
+    flags: tuple[str, ...] = ()
+
+    def labels(self) -> tuple[str, ...]:
+        return self.flags or (self.label,)
+
+    def values(self, row: Row, multi_label: bool) -> tuple[str, ...]:
+        """The row's labels as text. Raises DataError where there is none, or a flag is neither 0 nor 1."""
+        if not self.flags:
+            return values_of(row.fields.get(self.label), self.label, row.origin, multi_label)
+        return tuple(name for name in self.flags if _flag(row.fields.get(name), name, row.origin))
 
     def __str__(self) -> str:
+        if self.flags:
+            names = ", ".join(self.flags)
+            return _("the text is in column {text}, a 0 or 1 for each label in {names}", text=self.text, names=names)
         if self.pair is None:
             return _("the text is in column {text}, the label in {label}", text=self.text, label=self.label)
         return _("the texts are in columns {text} and {pair}, the label in {label}",
@@ -77,6 +92,7 @@ class _Parsed:
     name: str
     reason: str
     ignored: Counter[str]
+    flagged: Columns | None = None
 
 
 @dataclass(frozen=True)
@@ -153,7 +169,7 @@ def convert_labelled(
     done = Conversion([names.chat(row) for row in parsed.rows], parsed.name, reason, parsed.ignored)
     more: list[Chat] = []
     if validation:
-        other = _parse(validation, data, reading, seen)
+        other = _parse(validation, data, reading, seen, parsed.flagged)
         more = [names.chat(row) for row in other.rows]
         done.ignored += other.ignored
     return done, more, names.labels
@@ -162,26 +178,31 @@ def convert_labelled(
 # -- rows ------------------------------------------------------------------------------------------------------------
 
 
-def _parse(rows: Sequence[Row], data: Data, reading: Reading, seen: str | None) -> _Parsed:
+def _parse(
+    rows: Sequence[Row], data: Data, reading: Reading, seen: str | None, flagged: Columns | None = None
+) -> _Parsed:
     if seen is None and (data.format not in ("auto", "labelled") or _describes_turns(data)):
         return _from_turns(rows, data, reading)
-    if seen is None and data.format == "auto" and not data.columns and not labelled_columns(rows):
+    if seen is None and reading.multi_label:
+        flagged = flagged or _flagged(rows, data)
+    if seen is None and data.format == "auto" and not data.columns and not (flagged or labelled_columns(rows)):
         return _from_turns(rows, data, reading)
-    columns = Columns("text", None, "label") if seen is not None else choose_columns(rows, data)
+    columns = Columns("text", None, "label") if seen is not None else flagged or choose_columns(rows, data)
     used = [columns.text, *([columns.pair] if columns.pair else [])]
     parsed: list[_Row] = []
     extra: dict[str, None] = {}
     for row in rows:
         require_columns(used, row.fields, row.origin)
         texts = tuple(text_of(row.fields[name], name, row.origin) for name in used)
-        values = values_of(row.fields.get(columns.label), columns.label, row.origin, reading.multi_label)
-        rest = {str(name): value for name, value in row.fields.items() if name not in (*used, columns.label)}
+        values = columns.values(row, reading.multi_label)
+        taken = (*used, *columns.labels())
+        rest = {str(name): value for name, value in row.fields.items() if name not in taken}
         extra |= dict.fromkeys(rest)
         parsed.append(_Row(texts, values, replace(row.origin, extra=rest)))
     reason = seen if seen is not None else str(columns)
     if data.columns:
         reason = _("data.columns: {columns}", columns=columns)
-    return _Parsed(parsed, "labelled", reason + kept_beside(extra), Counter())
+    return _Parsed(parsed, "labelled", reason + kept_beside(extra), Counter(), flagged)
 
 
 def _describes_turns(data: Data) -> bool:
@@ -296,6 +317,35 @@ def choose_columns(rows: Sequence[Row], data: Data) -> Columns:
     if not readings:
         raise _no_columns(rows, given)
     return only_one(readings, Columns.words, rows[0].origin, "task=classify")
+
+
+def _flagged(rows: Sequence[Row], data: Data) -> Columns | None:
+    """One column to each label, as tables of several labels to a row often have it; None if there is another reading.
+    They are columns of 0 and 1 alone, at least two, with no column of labels beside them."""
+    names = list(dict.fromkeys(str(name) for row in rows for name in row.fields))
+    if "label" in data.columns or "pair" in data.columns or any(map(_is_label, names)):
+        return None
+    free = [name for name in names if name.strip().casefold() not in _NO_TEXT]
+    flags = tuple(name for name in free if all(_is_flag(row.fields.get(name)) for row in rows))
+    texts = [(data.columns["text"], None)] if "text" in data.columns else _texts(
+        [name for name in names if name not in flags], None, rows
+    )  # fmt: skip
+    if len(flags) < 2 or len(texts) != 1 or texts[0][1] is not None:
+        return None
+    return Columns(texts[0][0], None, "", flags)
+
+
+def _is_flag(value: Any) -> bool:
+    return str(value).strip().casefold() in _FLAGS
+
+
+def _flag(value: Any, name: str, origin: Origin) -> bool:
+    if not _is_flag(value):
+        raise DataError(
+            _("{name!r} is {value!r}, where 0 or 1 says whether the row has this label", name=name, value=value),
+            where=str(origin), do=_("write 0 or 1"),
+        )  # fmt: skip
+    return _FLAGS[str(value).strip().casefold()]
 
 
 def labelled_columns(rows: Sequence[Row], given: Mapping[str, str] | None = None) -> list[Columns]:

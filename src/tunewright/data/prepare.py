@@ -268,7 +268,7 @@ class _Making:
             else:
                 self.findings.append(finding("D402", [], count=len(kept), why_not=why_not))
                 return set()
-        held = hold_out(known, together, count, self.seed)
+        held = hold_out(known, together, count, self.seed, self.reading.reads == "labels")
         if not held:
             why_not = _("they are duplicates of each other, or ask the same question")
             self.findings.append(finding("D402", [], count=len(kept), why_not=why_not))
@@ -285,7 +285,8 @@ class _Making:
         count = wanted("auto", len(pool)) if pool is free else len(pool) // 2
         if count < FEWEST_TO_CHOOSE:
             return set()
-        chosen = hold_out([known[index] for index in pool], together[list(pool)], count, self.seed + 1)
+        asked = [known[index] for index in pool]
+        chosen = hold_out(asked, together[list(pool)], count, self.seed + 1, self.reading.reads == "labels")
         return {pool[index] for index in chosen}
 
     def _template_findings(self, chats: Sequence[Chat]) -> None:

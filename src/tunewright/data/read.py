@@ -9,7 +9,7 @@ import io
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -436,10 +436,11 @@ def _parquet(source: Source) -> Iterator[Row]:
             names = table.schema_arrow.names
             if len(set(names)) != len(names):
                 raise DataError(_("the file names a column twice"), where=source.name)
+            classes = _class_names(table.schema_arrow.metadata or {})
             for batch in table.iter_batches(batch_size=1024):
                 for fields in batch.to_pylist():
                     number += 1
-                    yield Row(fields, Origin(source.name, 0, number))
+                    yield Row(_with_names(fields, classes), Origin(source.name, 0, number))
     except (pa.ArrowException, OSError, ValueError, KeyError, NotImplementedError) as error:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
@@ -447,6 +448,29 @@ def _parquet(source: Source) -> Iterator[Row]:
             where=f"{source.name} row {number + 1}" if number else source.name,
             do=_("write it again, or give the rows as JSON Lines"),
         ) from None
+
+
+def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
+    """Columns whose numbers the file itself gives names to, as the `datasets` library writes its ClassLabel."""
+    try:
+        features = json.loads(metadata[b"huggingface"])["info"]["features"]
+        found = {name: one["names"] for name, one in features.items() if one.get("_type") == "ClassLabel"}
+    except (KeyError, ValueError, TypeError, AttributeError):  # written by something else
+        return {}
+    return {name: names for name, names in found.items() if isinstance(names, list) and all(map(_is_text, names))}
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _with_names(fields: dict[str, Any], classes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """-1 is how that library says that a row has no label."""
+    for name, names in classes.items():
+        value = fields.get(name)
+        if isinstance(value, int) and -1 <= value < len(names):
+            fields[name] = names[value] if value >= 0 else None
+    return fields
 
 
 _READERS: dict[str, Callable[[Source], Iterator[Row]]] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,18 +23,22 @@ def wanted(held_out: str | int | float, rows: int) -> int:
     return int(held_out)
 
 
-def hold_out(known: Sequence[Digest], together: NDArray[np.int64], count: int, seed: int) -> set[int]:
+def hold_out(
+    known: Sequence[Digest], together: NDArray[np.int64], count: int, seed: int, evenly: bool = False
+) -> set[int]:
     """Indices of the rows that are held out: whole clusters only, about ``count`` rows and never all.
 
     Clusters are drawn in an order that the seed and their texts decide; one that would overshoot is passed over.
-    Empty if no cluster fits.
+    ``evenly``: of each answer its share of the rows (answers are labels). Empty if no cluster fits.
     """
     members: dict[int, list[int]] = defaultdict(list)
     for index, label in enumerate(together):
         members[int(label)].append(index)
     if len(members) < 2:
         return set()
-    drawn = sorted(members.values(), key=lambda rows: _draw(min(known[row].whole for row in rows), seed))
+    firsts = {min(rows, key=lambda row: known[row].whole): rows for rows in members.values()}
+    order = sorted(firsts, key=lambda first: _draw(known[first].whole, seed))
+    drawn = [firsts[first] for first in (_evenly(order, [known[first].answer for first in order]) if evenly else order)]
     count = min(count, len(known) - 1)
     held: set[int] = set()
     for rows in drawn:
@@ -43,6 +47,17 @@ def hold_out(known: Sequence[Digest], together: NDArray[np.int64], count: int, s
         if len(held) == count:
             break
     return held
+
+
+def _evenly(order: Sequence[int], answers: Sequence[bytes]) -> list[int]:
+    """``order``, mixed so that any beginning of it has about the shares of the answers that the whole has; of an answer
+    so rare that none is due, none comes early."""
+    many, seen = Counter(answers), Counter[bytes]()
+    places: list[float] = []
+    for answer in answers:
+        places.append((seen[answer] + 0.5) / many[answer])
+        seen[answer] += 1
+    return [order[index] for index in sorted(range(len(order)), key=lambda index: places[index])]
 
 
 def _draw(text: bytes, seed: int) -> bytes:
