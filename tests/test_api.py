@@ -54,3 +54,9 @@ def test_no_run_is_an_error(home: Path) -> None:
 
 def test_a_path_may_be_a_path(tiny_run: Path, in_home: Path) -> None:
     assert tunewright.Run.open(tiny_run).folder.path == tiny_run
+
+
+def test_a_run_of_labels_does_not_chat(label_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNEWRIGHT_CACHE", str(label_run.parents[1] / "cache"))
+    with pytest.raises(RunError, match=r"does not chat: its task is classify[\s\S]*tunewright predict"):
+        tunewright.Run.open(label_run).chat("Who are you?")

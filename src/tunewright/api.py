@@ -81,6 +81,7 @@ class Run:
     ) -> Any:
         """The answer to a conversation, piece by piece."""
         opened = self._open(tuned)
+        opened.require_chat(self.folder)
         engine, recipe = opened.engine, opened.recipe
         opening = [Message("system", recipe.data.system)] if recipe.data.system else []
         prompt = engine.template.prompt_ids([*opening, *messages])

@@ -11,7 +11,6 @@ import click
 from tunewright import rundir
 from tunewright.cli.screen import Screen
 from tunewright.data.thinking import split_thinking, stretches
-from tunewright.errors import RunError
 from tunewright.example import Message
 from tunewright.infer.engine import Engine
 from tunewright.infer.open import Opened, open_base, open_run
@@ -43,11 +42,7 @@ def open_voices(run: str | None, base: str | None, compare: bool) -> list[Voice]
             return [Voice(base, open_base(base), None, [])]
         folder = rundir.find(run)
         tuned = open_run(folder)
-        if tuned.task.gives != "answers":
-            raise RunError(
-                _("this run does not chat: its task is {task}", task=tuned.recipe.task), where=str(folder),
-                do=_("give it a file to answer"), command=f"tunewright predict {folder} FILE",
-            )  # fmt: skip
+        tuned.require_chat(folder)
         voices = [_voice(_("tuned"), tuned)]
         if compare:
             voices.insert(0, _voice(_("base"), open_run(folder, tuned=False)))

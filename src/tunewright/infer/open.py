@@ -29,6 +29,14 @@ class Opened:
     recipe: Recipe
     labels: tuple[str, ...]
 
+    def require_chat(self, run: RunDir) -> None:
+        """Raises RunError if this model answers no conversation."""
+        if self.task.gives != "answers":
+            raise RunError(
+                _("this run does not chat: its task is {task}", task=self.recipe.task), where=str(run),
+                do=_("give it a file to answer"), command=f"tunewright predict {run} FILE",
+            )  # fmt: skip
+
 
 def open_run(run: RunDir, tuned: bool = True) -> Opened:
     """The run's model; ``tuned=False`` gives its base, asked in the same way. Raises RunError, BaseModelError."""
