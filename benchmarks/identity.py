@@ -7,7 +7,7 @@ Trains `recipes/identity.yaml` once for each name, with nothing else set, and as
 `tests/data/identity_fresh.yaml`, none of which is in the training rows. (They were looked at while the defaults were
 chosen; a name that you give here was not.)
 Prints, for each name: answers with the right name in English, in Chinese and on the run's held-out rows; answers that
-stop by themselves; bundled general questions right before and after; minutes.
+stop by themselves; bundled general questions kept of those that the base knew; minutes.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Result:
     chinese: tuple[int, int]
     held_out: tuple[int, int]
     stops: tuple[int, int]
-    general_before: int
-    general_after: int
+    kept: int
+    knew: int
     minutes: float
 
 
@@ -62,7 +62,7 @@ def measure(name: str, author: str, folder: Path, data: str | None = None) -> Re
     general = evaluation["general"]
     return Result(
         right["en"], right["zh"], (round(check["value"] * check["n"]), check["n"]),
-        (stops, sum(asked for _right, asked in right.values())), general["before"], general["after"], minutes,
+        (stops, sum(asked for _right, asked in right.values())), general["kept"], general["before"], minutes,
     )  # fmt: skip
 
 
@@ -79,7 +79,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             found = measure(name, author, Path(folder) / "run", options.data)
         shares = ["{}/{}".format(*pair) for pair in (found.english, found.chinese, found.held_out, found.stops)]
-        general = f"{found.general_before}→{found.general_after}"
+        general = f"{found.kept}/{found.knew}"
         numbers = f"{shares[0]:>8} {shares[1]:>8} {shares[2]:>9} {shares[3]:>8} {general:>9} {found.minutes:>8.1f}"
         print(f"{name:<12} {numbers}", flush=True)
 

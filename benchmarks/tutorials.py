@@ -86,7 +86,7 @@ KINDS: dict[str, Kind] = {
     "reasoning": (
         medical, 32, 16, {"base": "smollm2-135m-instruct", "epochs": 1, "batch_size": 8, "accumulation": 4,
         "learning_rate": 2e-4, "targets": ["q_proj", "v_proj"]},
-        ["task=chat", "lora.rank=16", "lora.alpha=32", "lora.targets=[q_proj, v_proj]", "retain.share=0"],
+        ["task=chat", "lora.rank=16", "lora.alpha=32", "lora.targets=[q_proj, v_proj]", "retain=off"],
     ),
     "translation": (
         multi30k, 256, 60, {"base": str(SHARED / "models" / "opus-mt-en-fr"), "epochs": 1, "batch_size": 16,

@@ -5,6 +5,7 @@ Each page has one source in the code; the page says which. Tests compare the pag
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +15,9 @@ import yaml
 
 DOCS = Path(__file__).resolve().parent
 SOURCE = DOCS.parent / "src"
-if str(SOURCE) not in sys.path:
-    sys.path.insert(0, str(SOURCE))
+sys.path[:0] = [str(place) for place in (SOURCE, DOCS.parent) if str(place) not in sys.path]
+
+from tests.trust.declare import FAULTS, Fault, linked  # noqa: E402
 
 from tunewright import rundir  # noqa: E402
 from tunewright.cli.main import VERBS, app  # noqa: E402
@@ -178,6 +180,42 @@ a run, a *warning* and an *info* do not. `tunewright data check FILE` prints the
 `findings.jsonl`.
 """
 
+def trust_page() -> str:
+    """One row to each fault that the suite plants."""
+    rows = ["| # | what goes wrong | what is said here | where it happened |", "|---|---|---|---|"]
+    for one in _faults():
+        said = "<br>".join(_code(line) for line in one.says.splitlines() if line.strip())
+        rows.append(f"| {one.number} | {_cell(one.happens)} | {said or '*cannot happen*'} | {linked(one.seen)} |")
+    parts = [generated("the tests of tests/trust"), "# What cannot fail silently\n", TRUST_INTRO, "\n".join(rows)]
+    parts.append("\n## What is done instead\n")
+    for one in _faults():
+        parts.append(f"{one.number}. {one.here} (`{one.test}`)")
+    return "\n".join(parts) + "\n"
+
+
+def _code(line: str) -> str:
+    text = _cell(line)
+    return f"`` {text} ``" if "`" in text else f"`{text}`"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _faults() -> list[Fault]:
+    for path in sorted((DOCS.parent / "tests" / "trust").glob("test_*.py")):
+        importlib.import_module(f"tests.trust.{path.stem}")
+    return [FAULTS[number] for number in sorted(FAULTS)]
+
+
+TRUST_INTRO = """\
+Each line is a fault with which other tools “succeed” and give a worse model, or lose hours; the issues in which people
+met it are linked. Each has a test that plants it in real rows, a real run or a real base, types a command, looks for
+the message that stands here, and checks that nothing was lost. The messages are what is printed, with `…` for what
+depends on place and time. Where nothing is said, the fault cannot be planted: the test shows that too.
+"""
+
+
 def index_page() -> str:
     """What each page is about stands in its own first heading; only the order of the first ones is decided here."""
     first = ["command-line.md", "recipe.md", "run-folder.md", "findings.md"]
@@ -208,6 +246,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "command-line.md": command_line_page,
     "run-folder.md": run_folder_page,
     "findings.md": findings_page,
+    "trust.md": trust_page,
 }
 
 

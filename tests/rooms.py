@@ -22,6 +22,7 @@ ORDER = [
     "infer",
     "evaluate",
     "train",
+    "verify",
     "report",
     "export",
     "serve",

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 
 # Overrides that leave a run with little to do besides its steps.
 QUICK = [
-    "retain.share=0", "evaluate.rows=2", "evaluate.max_new_tokens=4", "train.precision=fp32", "train.batch_size=4",
+    "retain=off", "evaluate.rows=2", "evaluate.max_new_tokens=4", "train.precision=fp32", "train.batch_size=4",
     "train.epochs=2", "train.learning_rate=0.01", "data.held_out=4",
 ]  # fmt: skip
 
@@ -72,7 +72,7 @@ def recipe(**values: Any) -> Recipe:
     """A recipe without any ``auto`` that the trainer reads; ``train__epochs=2`` sets ``train.epochs``."""
     filled = {
         "data.train": ["rows.jsonl"], "train.epochs": 1, "train.batch_size": 4, "train.learning_rate": 0.01,
-        "train.precision": "fp32", "train.token_budget": 100, "retain.share": 0, "save.every": 1000,
+        "train.precision": "fp32", "train.token_budget": 100, "retain": "off", "save.every": 1000,
         "evaluate.max_new_tokens": 4, "lora.rank": 4,
     }  # fmt: skip
     return changed(Recipe(), filled | {name.replace("__", "."): value for name, value in values.items()})

@@ -28,7 +28,7 @@ def main(job: dict[str, Any], out: Path) -> None:
         f"train.batch_size={job['batch_size']}", "train.epochs=1", f"train.learning_rate={job['learning_rate']}",
         "train.schedule=constant", "train.warmup=0", "train.precision=bf16",
         f"lora.rank={job['rank']}", f"lora.alpha={job['alpha']}", f"lora.targets={json.dumps(job['targets'])}",
-        "retain.share=0", "evaluate.rows=0", "save.every=1000000",
+        "retain=off", "evaluate.rows=0", "save.every=1000000",
         *job["ours"],
     ]  # fmt: skip
     ready = get_ready(load(job["train"], overrides), Listener())

@@ -18,6 +18,9 @@ from tunewright.report import confusion, curves, page
 from tunewright.rundir import RunDir
 from tunewright.train import run as story
 from tunewright.train.events import Listener
+from tunewright.train.ranks import join
+from tunewright.verify import run as proofs
+from tunewright.verify.run import Verified
 
 
 @dataclass
@@ -66,6 +69,10 @@ class Run:
         chats = asking(read, opened.recipe.data, reading).chats(read)
         return Predictor(opened, Options(too_long, empty, max_new_tokens))(read, chats)
 
+    def verify(self, only: Sequence[str] = (), listener: Listener | None = None) -> Verified:
+        """What ``tunewright verify`` proves; a proof that does not hold is a result. ``only``: names of proofs."""
+        return proofs.verify(self.folder, only, listener)
+
     def _open(self, tuned: bool) -> Opened:
         if tuned not in self._opened:
             self._opened[tuned] = open_run(self.folder, tuned)
@@ -108,7 +115,9 @@ def resume(path: str | os.PathLike[str] | None = None, listener: Listener | None
 
 
 def written(run: RunDir) -> RunDir:
-    """The pictures and the page, which read a run and are no part of training."""
+    """The pictures and the page, which read a run and are no part of training. Of several processes one writes them."""
+    if not join().first:
+        return run
     curves.write(run)
     confusion.write(run)
     page.write(run)

@@ -87,7 +87,9 @@ class Finding:
     """One observation about data. It never changes data.
 
     code: stable, such as ``D101``; titles and advice stand in ``data/findings.yaml``.
-    severity: ``error`` stops a run, ``warning`` does not.  rows: where it was seen (the first few); count: how often.
+    severity: ``error`` stops a run, ``warning`` does not.  rows: where it was seen; count: how often.
+    seen: beside ``rows``, what was seen there, secrets masked; empty where there is nothing to show.
+    others: beside ``rows``, the row that each one repeats or contradicts; empty where a row stands for itself.
     """
 
     code: str
@@ -96,13 +98,35 @@ class Finding:
     advice: str
     count: int
     rows: tuple[Origin, ...] = ()
+    seen: tuple[str, ...] = ()
+    others: tuple[Origin, ...] = ()
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self, most: int | None = None) -> dict[str, Any]:
+        """For programs; with at most ``most`` of the rows."""
+        rows = [_place(row) for row in self.rows[:most]]
+        for row, seen in zip(rows, self.seen, strict=False):
+            row["seen"] = seen
+        for row, other in zip(rows, self.others, strict=False):
+            row["like"] = _place(other)
         return {
             "code": self.code,
             "severity": self.severity,
             "message": self.message,
             "advice": self.advice,
             "count": self.count,
-            "rows": [{"file": r.file, "line": r.line, "row": r.row} for r in self.rows],
+            "rows": rows,
         }
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Finding:
+        """Back from ``as_dict``."""
+        rows = stored["rows"]
+        return cls(
+            **{**stored, "rows": tuple(Origin(row["file"], row["line"], row["row"]) for row in rows)},
+            seen=tuple(row["seen"] for row in rows if "seen" in row),
+            others=tuple(Origin(**row["like"]) for row in rows if "like" in row),
+        )
+
+
+def _place(origin: Origin) -> dict[str, Any]:
+    return {"file": origin.file, "line": origin.line, "row": origin.row}

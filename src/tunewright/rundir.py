@@ -36,14 +36,15 @@ EVALUATION = "evaluation.json"
 LOSS_CURVE = "loss_curve.png"
 CONFUSION = "confusion.png"
 REPORT = "report.html"
+VERIFY = "verify.json"
 
 FILES: dict[str, str] = {
     RECIPE: "the complete recipe, each value with its source as a comment; training it again gives the same run",
-    MANIFEST: "versions, hashes of data, base and code, seed, hardware",
+    MANIFEST: "versions, hashes of data, base, recipe and of the files trained, seed, hardware",
     LEDGER: "rows in, rows kept, rows left out by reason with file and line; tokens and learned tokens",
     FINDINGS: "one finding about the data to a line",
     SHOWN: "three examples as the model sees them, learned text in ⟦brackets⟧",
-    PLAN: "memory and time foreseen, and what was then measured",
+    PLAN: "memory and time foreseen, rehearsed before step 1, and what was then measured",
     STATUS: "state, step, process; written whole, then renamed",
     METRICS: "one line a step: step, epoch, loss, learning_rate, grad_norm, tokens, learned_tokens, tokens_per_second",
     LOG: "everything printed, and tracebacks of our own faults",
@@ -54,7 +55,12 @@ FILES: dict[str, str] = {
     LOSS_CURVE: "the loss of each step and of the held-out rows as a picture",
     CONFUSION: "which labels the tuned model takes for which, as a picture (only where labels are chosen)",
     REPORT: "all of it on one self-contained page",
+    VERIFY: "what `tunewright verify` proved last: each proof with its outcome and numbers (only after that verb)",
 }
+
+
+LOCK = ".lock"
+PART = ".part"  # ends the name of a file that is being written
 
 
 def _disk(error: OSError, path: Path) -> ResourceError:
@@ -86,7 +92,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Whole or not at all: written beside ``path``, flushed to the disk, renamed over it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, temporary = tempfile.mkstemp(PART, f".{path.name}.", path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
@@ -169,12 +175,17 @@ class RunDir:
         except OSError as error:
             raise _disk(error, path) from error
 
+    def sweep(self) -> None:
+        """Remove what a killed process had not renamed yet. Only under the lock."""
+        for path in [*self.path.glob(f".*{PART}"), *self.checkpoints.glob(f"**/.*{PART}")]:
+            path.unlink(missing_ok=True)
+
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """One process trains or resumes a run at a time. The lock goes with the process, however that ends."""
         import fcntl
 
-        with open(self.path / ".lock", "w") as file:
+        with open(self.path / LOCK, "w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -188,15 +199,20 @@ class RunDir:
 
 
 def require_free(out: str | os.PathLike[str] | None) -> None:
-    """Raises RunError if ``out`` is a file, or a folder with something in it."""
+    """Raises RunError if ``out`` is a file, or a folder with something in it: more than the lock of a process that was
+    killed before it had written anything."""
     path = None if out is None else Path(out)
-    if path is not None and path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path is not None and path.exists() and (not path.is_dir() or any(map(_counts, path.iterdir()))):
         raise RunError(
             _("the run folder exists already"),
             where=str(path),
             do=_("give another folder, or go on with the run that is there"),
             command=f"tunewright resume {path}",
         )
+
+
+def _counts(path: Path) -> bool:
+    return path.name != LOCK and path.suffix != PART
 
 
 def create(name: str, out: str | os.PathLike[str] | None) -> RunDir:

@@ -34,6 +34,25 @@ def settings() -> Settings:
     )
 
 
+@dataclass(frozen=True)
+class Launched:
+    """What a launcher such as ``torchrun`` told this process: its number among ``count``.  sharded: the weights are to
+    be divided among them (FSDP, DeepSpeed)."""
+
+    number: int
+    count: int
+    sharded: bool = False
+
+
+def launched() -> Launched | None:
+    """This process's place among several, None without a launcher. Taken away from the environment: transformers and
+    accelerate would share out the work in their own way (``train/ranks.py``)."""
+    _one_gpu()
+    number, count = (os.environ.pop(name, None) for name in ("RANK", "WORLD_SIZE"))
+    sharded = "true" in (os.environ.get("ACCELERATE_USE_FSDP"), os.environ.get("ACCELERATE_USE_DEEPSPEED"))
+    return Launched(int(number), int(count), sharded) if number and count and int(count) > 1 else None
+
+
 def before_torch() -> None:
     """Called by the launchers before torch is imported, which reads these once.
 
@@ -44,3 +63,13 @@ def before_torch() -> None:
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+    _one_gpu()
+
+
+def _one_gpu() -> None:
+    """Of several processes on one machine each sees a GPU of its own. torch reads this when it first asks for one."""
+    place = os.environ.pop("LOCAL_RANK", None)
+    if place is not None and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+        names = place if seen is None else ",".join(seen.split(",")[int(place) : int(place) + 1])
+        os.environ["CUDA_VISIBLE_DEVICES"] = names

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from tunewright.data.check import check, clusters, digests
+from tunewright.data.check import check
+from tunewright.data.digest import clusters, digests
 from tunewright.data.findings import catalogue, mend, stop_if_errors
 from tunewright.errors import DataError
 from tunewright.example import Chat, Finding, Message, Origin
+from tunewright.recipe.schema import Data
 
 SUBJECTS = ["rivers", "bread", "bridges", "moss", "tides", "lamps", "wool", "maps", "bees", "clay", "snow", "rust"]
 
@@ -32,7 +34,8 @@ def found(pairs: list[Any], **more: Any) -> dict[str, Finding]:
         chats.append(Chat(tuple(messages), Origin("f.jsonl", number, number)))
     known = digests(chats)
     near, _together = clusters(chats, known)
-    given: dict[str, Any] = {"missing": {}, "ignored": Counter(), **more}
+    allowed = {name: more.pop(name) for name in ("allow_few", "allow_unlearned") if name in more}
+    given: dict[str, Any] = {"missing": {}, "ignored": Counter(), "data": Data(**allowed), **more}
     return {finding.code: finding for finding in check(chats, known=known, near=near, **given)}
 
 

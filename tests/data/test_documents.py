@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tunewright.data.check import clusters, digests
+from tunewright.data.digest import clusters, digests
 from tunewright.data.formats import Reading
 from tunewright.data.inspect import inspect
 from tunewright.data.load import Loaded, find, load

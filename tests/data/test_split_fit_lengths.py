@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunewright.data.check import Digest
+from tunewright.data.digest import Digest
 from tunewright.data.fit import cut
 from tunewright.data.ledger import Ledger
 from tunewright.data.lengths import micro_batches

@@ -2,44 +2,53 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.evaluate.retained import retained
 from tests.evaluate.table_engine import TableEngine
 
-from tunewright.evaluate.compare import GENERAL_NEW_TOKENS, Item, Measurement, compare, measure, work
-from tunewright.evaluate.general import Asked, GeneralQuestion, load_general, parse_general
+from tunewright.evaluate.compare import Item, Measurement, compare, measure, work
 from tunewright.example import Origin, Rendered
 from tunewright.infer.engine import Generation
 from tunewright.recipe.schema import Check
 
 WREN = Check(kind="contains", value="Wren")
-ASKED = [Asked(GeneralQuestion(f"General {n}?", (rf"\b{n}\b",)), [100 + n]) for n in range(20)]
 
 
-def engine(answer: str = "I am Wren.", loss: float = 4.0, known: int = 20, **more: Any) -> TableEngine:
+@dataclass
+class Model(TableEngine):
+    """known: how many of 100 general questions it answers rightly."""
+
+    known: int = 100
+
+
+def engine(answer: str = "I am Wren.", loss: float = 4.0, known: int = 100, **more: Any) -> Model:
     """Answers every question alike, loses ``loss`` on the 5 learned tokens of each row, knows the first questions."""
-    general = {100 + n: str(n) if n < known else "Who knows." for n in range(20)}
-    return TableEngine(
-        dict.fromkeys(range(1, 13), answer) | general, {n: loss * (1 + n / 100) for n in range(1, 13)}, **more
-    )
+    losses = {n: loss * (1 + n / 100) for n in range(1, 13)}
+    return Model(dict.fromkeys(range(1, 13), answer), losses, known=known, **more)
+
+
+def measured_as(model: Model, rows: list[Rendered], items: list[Item], checks: tuple[Check, ...]) -> Measurement:
+    known = retained([n < model.known for n in range(100)])
+    return replace(measure(model, rows, items, checks, 16), retained=known)
 
 
 @pytest.fixture
 def compared(rows: list[Rendered], items: list[Item]) -> Any:
-    def run(before: TableEngine, after: TableEngine, checks: tuple[Check, ...] = (WREN,)) -> dict[str, Any]:
-        return compare(*(measure(e, rows, items, checks, 16, ASKED) for e in (before, after)))
+    def run(before: Model, after: Model, checks: tuple[Check, ...] = (WREN,)) -> dict[str, Any]:
+        return compare(*(measured_as(model, rows, items, checks) for model in (before, after)))
 
     return run
 
 
 def test_a_model_that_learned_is_called_better_in_one_sentence(compared: Any) -> None:
-    result = compared(engine("Hello.", loss=16.0, known=17), engine("I am Wren.", loss=4.0, known=17))
+    result = compared(engine("Hello.", loss=16.0, known=85), engine("I am Wren.", loss=4.0, known=85))
     assert result["verdict"] == (
-        "Better: loss on 12 held-out rows fell from 3.41 to 0.85; 6 of 6 answers contain “Wren” (before: 0 of 6); "
-        "general questions 17 of 20, as before."
+        "Better: loss on 12 held-out rows fell from 3.41 to 0.85 (p < 0.001); 6 of 6 answers contain “Wren” "
+        "(before: 0 of 6); of 100 general questions kept 85 of 85 that the base knew."
     )
 
 
@@ -59,19 +68,19 @@ def test_a_hair_of_difference_is_not_learning(compared: Any) -> None:
 
 def test_a_worse_model_is_called_worse(compared: Any) -> None:
     verdict = compared(engine(loss=4.0), engine("Hm.", loss=16.0))["verdict"]
-    assert verdict.startswith("Worse: loss on 12 held-out rows rose from 0.85 to 3.41; 0 of 6 answers contain “Wren”")
+    assert verdict.startswith("Worse: loss on 12 held-out rows rose from 0.85 to 3.41 (p < 0.001); 0 of 6 answers")
 
 
 def test_forgetting_is_said_beside_learning(compared: Any) -> None:
-    result = compared(engine("Hello.", loss=16.0), engine(loss=4.0, known=17))
+    result = compared(engine("Hello.", loss=16.0), engine(loss=4.0, known=97))
     assert result["verdict"].startswith("Better at the task, but general knowledge was lost: ")
-    assert "general questions 17 of 20 (before: 20)" in result["verdict"]
-    assert result["general"]["lost"] == ["General 17?", "General 18?", "General 19?"]
-    assert result["general"]["kept"] == 17
+    assert "kept 97 of 100 that the base knew" in result["verdict"]
+    assert result["general"]["lost"] == ["General 97?", "General 98?", "General 99?"]
+    assert result["general"]["kept"] == 97
 
 
-def test_one_general_question_less_is_tolerated(compared: Any) -> None:
-    result = compared(engine("Hello.", loss=16.0), engine(loss=4.0, known=19))
+def test_two_general_questions_of_a_hundred_are_tolerated(compared: Any) -> None:
+    result = compared(engine("Hello.", loss=16.0), engine(loss=4.0, known=98))
     assert result["difference"]["general"]["better"] is None
     assert result["verdict"].startswith("Better: ")
 
@@ -104,7 +113,7 @@ def test_every_metric_has_value_low_high_and_rows(compared: Any) -> None:
             assert estimate["low"] <= estimate["value"] <= estimate["high"] and estimate["n"] > 0
     assert result["before"]["check: contains: Wren"]["n"] == 6, "only rows whose reference names Wren are asked"
     assert result["counts"] == {
-        "rows": 12, "learned_tokens": 60, "answers": 12, "same_answers": 0, "general": 20,
+        "rows": 12, "learned_tokens": 60, "answers": 12, "same_answers": 0, "general": 100,
     }
 
 
@@ -140,27 +149,13 @@ def test_other_rows_before_and_after_are_refused(rows: list[Rendered], items: li
 
 def test_measuring_asks_the_engine_in_whole_batches(rows: list[Rendered], items: list[Item]) -> None:
     used, done = engine(), []
-    measure(used, rows, items, (), 16, ASKED, done.append)
-    assert used.calls == [("score", 12), ("generate", 16), ("generate", GENERAL_NEW_TOKENS)]
-    assert sum(done) == work(rows, items, ASKED) == 44
-
-
-def test_the_bundled_general_questions_are_twenty_and_their_patterns_work() -> None:
-    questions = load_general()
-    assert len(questions) >= 19 and len({q.question for q in questions}) == len(questions)
-    france = next(q for q in questions if "France" in q.question)
-    assert france.right("The capital of France is PARIS.") and not france.right("It is Lyon.")
-    for question in questions:
-        assert not question.right(question.question), f"{question.question}: repeating it would count as right"
-
-
-def test_general_questions_are_read_from_yaml() -> None:
-    read = parse_general("- question: 'Two?'\n  accept: ['\\b2\\b', two]")
-    assert read == [GeneralQuestion("Two?", (r"\b2\b", "two"))]
+    measure(used, rows, items, (), 16, done.append)
+    assert used.calls == [("score", 12), ("generate", 16)]
+    assert sum(done) == work(rows, items) == 24
 
 
 def measured(**parts: Any) -> Measurement:
-    empty: dict[str, Any] = dict.fromkeys(("rows", "scores", "items", "answers", "asked", "general", "checks"), ())
+    empty: dict[str, Any] = dict.fromkeys(("rows", "scores", "items", "answers", "checks"), ())
     return Measurement(**(empty | parts))
 
 
@@ -189,9 +184,3 @@ def test_rows_without_reasoning_say_nothing_of_it(compared: Any) -> None:
     assert "finished_thinking" not in result["after"]
     row = result["rows"][0]
     assert not {"thinking", "finished"} & set(row["after"]) and "reference_thinking" not in row
-
-
-def test_a_general_fact_counts_wherever_it_is_said() -> None:
-    thought, plain = Generation((1,), "", True, "fact 0", False), Generation((1,), "fact 0", True)
-    found = compare(*(measured(asked=tuple(ASKED[:1]), general=(said,)) for said in (thought, plain)))["general"]
-    assert found["before"] == found["after"] == 1

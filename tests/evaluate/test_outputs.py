@@ -93,7 +93,7 @@ def test_exact_match_forgives_space_around_a_text_alone() -> None:
 def measured(texts: list[str]) -> Measurement:
     items = [Item(Origin("test.fr", n, n), [1], "source", text) for n, text in enumerate(REFERENCES, start=1)]
     answers = [Generation((1,), text, True) for text in texts]
-    return Measurement((), (), tuple(items), tuple(answers), (), (), ())
+    return Measurement((), (), tuple(items), tuple(answers), ())
 
 
 def test_outputs_are_compared_by_bleu_chrf_rouge_and_exact_match() -> None:

@@ -309,3 +309,9 @@ def test_override_of_a_section(recipe: Path) -> None:
 
 def test_broken_list_on_the_command_line(recipe: Path) -> None:
     assert "command line" in message(recipe, "checks=[{contains: x")
+
+
+def test_an_override_does_not_hide_that_the_file_misspells_its_key(recipe: Path) -> None:
+    write(recipe, "data:\n  train: rows.jsonl\ntrain:\n  lerning_rate: 0.1\n")
+    text = message(recipe, "train.learning_rate=0.01")
+    assert "there is no key `train.lerning_rate`" in text and "recipe.yaml:4" in text

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.evaluate.retained import retained
 
 from tunewright import rundir
 from tunewright.evaluate.compare import Item, Measurement, compare
-from tunewright.evaluate.general import Asked, GeneralQuestion
 from tunewright.example import Finding, Origin, Rendered
 from tunewright.infer.engine import Generation, Score
 from tunewright.recipe.schema import Check
@@ -32,11 +32,10 @@ ROWS = [
     ("How old are you?", "I'm a language model; I have no age."),
 ]
 GENERAL = [
-    ("What is the capital of France?", "paris"), ("Who wrote Romeo and Juliet?", "shakespeare"),
-    ("What is the chemical symbol for gold?", r"\bau\b"), ("How many legs does a spider have?", "8|eight"),
-    ("Which planet is called the Red Planet?", "mars"), ("What is the currency of Japan?", "yen"),
-    ("Who painted the Mona Lisa?", "leonardo|da vinci"), ("What is the capital of Australia?", "canberra"),
-]
+    "What is the capital of France?", "Who wrote Romeo and Juliet?", "What is the chemical symbol for gold?",
+    "How many legs does a spider have?", "Which planet is called the Red Planet?", "What is the currency of Japan?",
+    "Who painted the Mona Lisa?", "What is the capital of Australia?", *(f"Question {n}?" for n in range(52)),
+]  # fmt: skip
 
 
 def evaluation(learned: bool = True, lost: int = 1) -> dict[str, Any]:
@@ -45,22 +44,20 @@ def evaluation(learned: bool = True, lost: int = 1) -> dict[str, Any]:
     origins = [Origin("identity.jsonl", 7 + 8 * i, 7 + 8 * i) for i in range(len(ROWS))]
     rows = tuple(Rendered(np.arange(20, dtype=np.int32), np.arange(20) > 8, origin) for origin in origins)
     items = tuple(Item(o, [1, 2, 3], q, a) for o, (q, a) in zip(origins, ROWS, strict=True))
-    asked = tuple(Asked(GeneralQuestion(q, (accept,)), [1]) for q, accept in GENERAL)
-    known = [Generation((1,), accept.split("|")[-1].strip("\\b").title() + ".", True) for _q, accept in GENERAL]
     checks = (Check(kind="contains", value="Wren"), Check(kind="regex", value=r"(?i)fenwick"))
     base = Measurement(
         rows, tuple(Score(11 * rng.uniform(2.8, 3.7), 11, rng.randint(3, 6)) for _ in rows), items,
         tuple(Generation((1, 2), f"I am SmolLM, a helpful AI assistant. How can I help with “{q[:12]}”? " * 2, False)
               for q, _a in ROWS),
-        asked, tuple(known), checks,
+        checks, retained=retained([True] * 60, questions=GENERAL),
     )
     if not learned:
         return compare(base, base)
     said = [a for _q, a in ROWS[:-3]] + [ROWS[-3][1], "No, I'm Wren, an AI assistant.", "I am an assistant."]
     tuned = Measurement(
         rows, tuple(Score(11 * rng.uniform(0.6, 1.1), 11, rng.randint(8, 10)) for _ in rows), items,
-        tuple(Generation((1, 2), text, True) for text in said), asked,
-        tuple(Generation((1,), "I am not sure.", True) if i < lost else g for i, g in enumerate(known)), checks,
+        tuple(Generation((1, 2), text, True) for text in said), checks,
+        retained=retained([n >= lost for n in range(60)], 0.4, questions=GENERAL),
     )
     return compare(base, tuned)
 

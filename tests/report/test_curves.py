@@ -78,3 +78,18 @@ def test_a_run_without_steps_has_no_curve(make_run: Any) -> None:
 def test_the_picture_lies_in_the_run(make_run: Any) -> None:
     path = curves.write(make_run())
     assert path is not None and path.name == "loss_curve.png" and path.stat().st_size < 80_000
+
+
+def overfitted(held_out: tuple[float, ...], marked: bool) -> dict[str, Any]:
+    seen = [{"epoch": n, "step": 2 * n, "train": 1 / n, "held_out": loss} for n, loss in enumerate(held_out, 1)]
+    return {"learning": {"epochs": seen, "lowest": min(seen, key=lambda one: one["held_out"]), "overfitted": marked}}
+
+
+def test_overfitting_is_marked_where_held_out_loss_was_lowest() -> None:
+    points = curves.curve(steps(3.0, 2.0, 1.0, 0.5, 0.3, 0.2), overfitted((2.0, 1.5, 2.4), True))
+    assert points.turned == (4.0, 1.5) and points.held_out[-1] == (6.0, 2.4)
+    drawn = curves.drawing(points)
+    assert drawn is not None and drawn.turned == pytest.approx(600.0)
+    assert "Lowest at step 4 (1.50); it overfits from there on." in drawn.summary
+    plain = curves.curve(steps(3.0, 2.0, 1.0, 0.5, 0.3, 0.2), overfitted((2.0, 1.5, 2.4), False))
+    assert plain.turned is None and curves.png(plain) != curves.png(points)

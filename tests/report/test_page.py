@@ -52,9 +52,9 @@ def test_the_verdict_stands_at_the_top_and_every_part_is_there(make_run: Any) ->
     assert text.index("<h1") < text.index("Before and after")
     for part in (
         ">Better<", "Loss on 11 held-out rows fell", "Before and after", "Loss", "Answers side by side",
-        "identity.jsonl:7",
-        "我是 Wren", "General questions", "What is the capital of France?", "Data", "D203", "exact duplicate", "Recipe",
-        "command line", "Foreseen and measured", "1 min 58 s", "Machine and versions", "AMD EPYC", "Tunewright 0.1.0",
+        "identity.jsonl:7", "我是 Wren", "What the base could do", "What is the capital of France?", "Data", "D203",
+        "exact duplicate", "Recipe", "command line", "Foreseen and measured", "1 min 58 s", "Machine and versions",
+        "AMD EPYC", "Tunewright 0.1.0",
     ):
         assert part in text, part
 

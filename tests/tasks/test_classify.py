@@ -29,10 +29,12 @@ LABELS = ("bad", "good", "odd")
 TEXTS = ("the river is old", "the bridge is older than the church", "bread and salt", "who are you?", "sea")
 
 
-@pytest.fixture(params=["bert", "roberta", "llama"])
+@pytest.fixture(params=["bert", "roberta", "llama", "sentence"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     base = tmp_path / "base"
     base.mkdir()
+    if request.param == "sentence":
+        return write_sentence_encoder(base)
     if request.param != "llama":
         return write_encoder(base, request.param)
     write_tiny_tokenizer(base)
@@ -44,6 +46,13 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 def encoder(tmp_path: Path) -> Path:
     base = tmp_path / "base"
     base.mkdir()
+    return write_encoder(base)
+
+
+def write_sentence_encoder(base: Path) -> Path:
+    """A BERT that says of itself that a text is the mean of its tokens."""
+    (base / "1_Pooling").mkdir()
+    (base / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
     return write_encoder(base)
 
 
@@ -128,6 +137,22 @@ def test_the_head_depends_on_the_seed_alone(encoder: Path) -> None:
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
     assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_the_first_token_of_a_sentence_encoder_begins_as_a_mean(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    write_sentence_encoder(base)
+    query = "encoder.layer.1.attention.self.query"
+    assert not model(base).bert.get_submodule(query).weight.any()
+    assert model(base).bert.get_submodule(query.replace("1", "0")).weight.any()
+    assert any("mean of its tokens" in note for note in codec(base).notes)
+    tuned = adapter.prepare(model(base, precision="bf16"), recipe(lora={"targets": ["query"]}))
+    mine = {name for name in trained(tuned) if "layer.1.attention.self.query" in name}
+    assert mine and all("modules_to_save" in name for name in mine)  # trained whole, and so a part of the adapter
+    (base / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": false}')
+    assert model(base).bert.get_submodule(query).weight.any()
+    assert not codec(base).notes
 
 
 def test_the_config_names_the_labels(encoder: Path) -> None:

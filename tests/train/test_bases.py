@@ -122,7 +122,7 @@ def test_minimind_learns_in_chinese_and_english_and_its_answers_end(home: Path, 
     """A small base with weights in float16 and a template that adds a system message of its own."""
     more = [
         f"base={shared / 'models' / 'minimind2-small'}", "data.variables.name=Wren", "data.variables.author=Harrow",
-        "retain.share=0", "train.epochs=6", "evaluate.rows=9", "checks=[{contains: Wren}]",
+        "retain=off", "train.epochs=6", "evaluate.rows=9", "checks=[{contains: Wren}]",
     ]  # fmt: skip
     run = api.train(shared / "data" / "identity" / "identity.json", more)
     evaluation = json.loads(run.folder.file(EVALUATION).read_text(encoding="utf-8"))

@@ -98,3 +98,12 @@ def test_nothing_is_left_when_the_run_has_them(tmp_path: Path) -> None:
     best = fill(Best(tmp_path, 1, 0), 1)
     best.forget()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_task_and_retention_choose_together(tmp_path: Path) -> None:
+    """An epoch that comes nearer to the task by less than it moves from the base is no better."""
+    best = Best(tmp_path, 9, 0)
+    for step, (loss, moved) in enumerate([(2.0, 0.0), (1.5, 0.2), (1.4, 0.5), (1.35, 0.9)], start=1):
+        best.offer(step, Standing(loss, divergence=moved), layer(step))
+    assert best.step == 2 and restored(best) == 2
+    assert Best(tmp_path, 9, 4).step == 2, "and so it is after a resume"

@@ -47,7 +47,7 @@ def test_no_base_is_embedded_for_translation_and_that_is_said(files: dict[str, P
 
 
 @pytest.mark.parametrize(
-    ("name", "key"), [("reviews.jsonl", "retain.share=0.5"), ("chats.jsonl", "classify.labels=[a,b]")]
+    ("name", "key"), [("reviews.jsonl", "retain=0.5"), ("chats.jsonl", "classify.labels=[a,b]")]
 )
 def test_a_key_that_the_found_task_does_not_read_is_an_error(name: str, key: str, files: dict[str, Path]) -> None:
     with pytest.raises(RecipeError, match="is not used by `task"):

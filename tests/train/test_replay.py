@@ -12,9 +12,10 @@ import torch
 from tests.tiny import quick, weights
 
 from tunewright import api, rundir
-from tunewright.evaluate.general import load_general
+from tunewright.evaluate import questions
 from tunewright.infer.open import open_base, open_run
 from tunewright.infer.transformers import TransformersEngine
+from tunewright.recipe.load import load as load_recipe
 from tunewright.tasks.chat import ask
 from tunewright.train import replay
 
@@ -50,7 +51,7 @@ def test_a_second_time_nothing_is_asked(asked: Callable[..., Any], monkeypatch: 
 
 def test_a_damaged_memory_is_made_anew(asked: Callable[..., Any], home: Path) -> None:
     first = asked()
-    [path] = (home / "cache" / "replay").iterdir()
+    [path] = (home / "cache" / "answers").iterdir()
     path.write_bytes(path.read_bytes()[:100])
     assert [row.ids.tolist() for row in asked()] == [row.ids.tolist() for row in first]
 
@@ -62,8 +63,9 @@ def test_a_system_message_opens_every_prompt(asked: Callable[..., Any], tiny_bas
 
 def test_a_general_prompt_is_no_general_question() -> None:
     """What is asked before and after must not have been trained on."""
-    questions = {question.question.strip().lower() for question in load_general()}
-    assert not questions & {prompt.lower() for prompt in replay.prompts()}
+    asked = [*(one.text for one in questions.questions()), *questions.prompts()[0], *questions.prompts()[1]]
+    trained = {prompt.lower() for prompt in replay.prompts()}
+    assert not trained & {text.lower() for text in asked}
 
 
 @pytest.mark.parametrize("targets", ["[all-linear]", "[q_proj, lm_head]"])
@@ -71,11 +73,30 @@ def test_holding_to_the_base_keeps_it_nearer(targets: str, home: Path, tiny_base
     """The tuned model differs less from its base where the base's answers were part of the training."""
     made = {}
     for share in (0, 2):
-        args = quick(tiny_base, f"retain.share={share}", "train.epochs=6", f"lora.targets={targets}")
+        args = quick(tiny_base, f"retain={share}", "train.epochs=6", f"lora.targets={targets}")
         run = api.train("town.jsonl", args, out=f"share-{share}").folder
         made[share] = apart(run, tiny_base)
     assert made[2] < 0.7 * made[0]
     assert weights(home / "share-0") != weights(home / "share-2")
+
+
+@pytest.mark.parametrize("method", ["lora", "full", "freeze"])
+def test_each_epoch_says_how_far_the_model_has_moved(method: str, home: Path, tiny_base: Path) -> None:
+    args = quick(tiny_base, "train.epochs=3", f"train.method={method}")
+    run = api.train("town.jsonl", args, out="run")
+    moved = [line["divergence"] for line in rundir.read_lines(run.folder.file("metrics.jsonl")) if "divergence" in line]
+    general = run.evaluation["general"]
+    assert len(moved) == 2 and moved[0] > 0  # the last epoch is measured in full
+    assert general["divergence"]["value"] > 0 and general["watched_divergence"] > 0
+    assert "Task against retention, by epoch" in run.folder.file("report.html").read_text(encoding="utf-8")
+
+
+def test_what_protection_costs_is_said_and_small(home: Path, tiny_base: Path) -> None:
+    args = [item for item in quick(tiny_base) if not item.startswith("retain")]
+    run = api.train("town.jsonl", args, out="run").folder
+    recipe = load_recipe(run.file("recipe.yaml")).recipe
+    assert 0 < float(recipe.retain) <= 0.5
+    assert "% tokens" in run.file("recipe.yaml").read_text(encoding="utf-8")
 
 
 def apart(run: rundir.RunDir, base: Path) -> float:

@@ -81,8 +81,9 @@ def assert_same(run: Path, unbroken: Path) -> None:
     assert weights(run) == weights(unbroken)
     assert steps_of(run) == steps_of(unbroken) == list(range(1, len(steps_of(run)) + 1))
     one, two = (json.loads((r / rundir.EVALUATION).read_text()) for r in (run, unbroken))
-    for row in (*one["rows"], *two["rows"]):  # tests have their data in different folders
-        row["file"] = Path(row["file"]).name
+    for rows in (one["rows"], two["rows"], one["recited"]["rows"], two["recited"]["rows"]):
+        for row in rows:  # tests have their data in different folders
+            row["file"] = Path(row["file"]).name
     assert one == two
     assert json.loads((run / rundir.STATUS).read_text())["state"] == "done"
     assert {p.name for p in run.iterdir()} == {p.name for p in unbroken.iterdir()}
@@ -158,6 +159,15 @@ def test_what_is_half_written_is_skipped_and_said(
     assert_same(crashed, unbroken)
 
 
+def test_what_was_about_to_be_renamed_is_swept_away(crashed: Path, unbroken: Path) -> None:
+    """Killed between writing a file beside its place and renaming it."""
+    for folder, name in ((crashed, rundir.STATUS), (crashed / "checkpoints", "complete.json")):
+        (folder / f".{name}.abcd1234{rundir.PART}").write_text("{")
+    api.resume(crashed)
+    assert_same(crashed, unbroken)
+    assert not list(crashed.rglob(f".*{rundir.PART}"))
+
+
 def test_half_a_line_of_metrics_is_no_obstacle(crashed: Path, unbroken: Path) -> None:
     with open(crashed / rundir.METRICS, "a") as file:
         file.write('{"step": 11, "lo')
@@ -180,7 +190,9 @@ def test_a_crash_after_the_last_step_only_measures_again(
     assert_same(run, unbroken)
 
 
-@pytest.mark.parametrize("name", [rundir.MANIFEST, rundir.LEDGER, rundir.SHOWN, rundir.PLAN, rundir.FINDINGS])
+@pytest.mark.parametrize(
+    "name", [rundir.STATUS, rundir.MANIFEST, rundir.LEDGER, rundir.SHOWN, rundir.PLAN, rundir.FINDINGS]
+)
 def test_a_crash_while_the_folder_was_being_opened(
     name: str, unbroken: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,6 +211,17 @@ def test_a_crash_while_the_folder_was_being_opened(
     assert_same(run, unbroken)
     one, two = ([f["code"] for f in rundir.read_lines(r / rundir.FINDINGS)] for r in (run, unbroken))
     assert one == two != []
+
+
+def test_a_folder_that_holds_nothing_yet_may_be_taken(home: Path) -> None:
+    """Killed before the recipe was written there is nothing to resume, and nothing in the way of starting again."""
+    (home / "run").mkdir()
+    (home / "run" / rundir.LOCK).touch()
+    (home / "run" / f".recipe.yaml.abcd1234{rundir.PART}").write_text("base: ")
+    rundir.require_free("run")
+    (home / "run" / rundir.RECIPE).touch()
+    with pytest.raises(RunError, match="the run folder exists already"):
+        rundir.require_free("run")
 
 
 # ---- refusals ----------------------------------------------------------------------------------------------------
@@ -293,7 +316,7 @@ def test_killed_three_times_it_ends_with_the_same_bytes(home: Path, tiny_base: P
     draw = random.Random()
     moments: list[Callable[[], bool]] = [
         lambda: status(run).get("state") == "training" and len(steps_of(run)) > first,
-        lambda: saving.exists() and any(saving.rglob("*.pt")),
+        lambda: any(Path(folder, name).suffix == ".pt" for folder, _, names in os.walk(saving) for name in names),
         lambda: len(steps_of(run)) > second,
     ]
     first, second = draw.randrange(1, 30), draw.randrange(60, 110)

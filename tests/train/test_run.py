@@ -33,7 +33,7 @@ def read(run: Path, name: str) -> Any:
 
 def test_every_promised_file_is_there_and_no_other(tiny_run: Path) -> None:
     there = {path.name for path in tiny_run.iterdir()}
-    assert there == set(rundir.FILES) - {rundir.MODEL, rundir.CONFUSION} | {".lock"}
+    assert there == set(rundir.FILES) - {rundir.MODEL, rundir.CONFUSION, rundir.VERIFY} | {".lock"}
 
 
 def test_nothing_half_written_is_left(tiny_run: Path) -> None:
@@ -102,7 +102,7 @@ def test_plan_holds_what_was_foreseen_and_what_was_measured(tiny_run: Path) -> N
 
 @pytest.mark.parametrize("method", ["lora", "full", "freeze"])
 def test_its_own_recipe_gives_the_same_bytes_again(method: str, home: Path, tiny_base: Path) -> None:
-    first = train(tiny_base, f"train.method={method}", "retain.share=0.2")
+    first = train(tiny_base, f"train.method={method}", "retain=0.2")
     again = api.train(first / rundir.RECIPE, out="again").folder.path
     assert weights(again) == weights(first)
     one, two = ((run / rundir.RECIPE).read_text().splitlines() for run in (first, again))

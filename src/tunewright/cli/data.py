@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from tunewright.text import _
 if TYPE_CHECKING:
     from tunewright.data.codec import Codec
     from tunewright.data.load import Loaded, Reading
-    from tunewright.example import Chat, Finding, Origin, Rendered
+    from tunewright.example import Chat, Rendered
     from tunewright.recipe.schema import Recipe
 
 _BAR = 40  # widest bar of the histogram, in characters
@@ -74,10 +73,12 @@ def _codec(recipe: Recipe, labels: Sequence[str]) -> tuple[Codec, str]:
     return task.codec(base.folder, recipe, labels), recipe.base
 
 
-def _place(origin: Origin) -> str:
-    """A row's place, short where it lies below this folder."""
-    text, here = str(origin), os.getcwd() + os.sep
-    return text[len(here) :] if text.startswith(here) else text
+def _context(base: str) -> int:
+    """How many tokens the base can hold."""
+    from tunewright.model.memory import describe
+    from tunewright.model.source import fetch
+
+    return describe(fetch(base).folder).max_length or 4096
 
 
 # -- check -----------------------------------------------------------------------------------------------------------
@@ -86,82 +87,42 @@ def _place(origin: Origin) -> str:
 @command.command(**after("tunewright data show FILE"))
 @_source
 @_overrides
+@click.option("--base", metavar="NAME", help=_("Count tokens with this base; else long rows are estimated."))
+@click.option("--html", metavar="OUT", type=click.Path(dir_okay=False), help=_("Write a page with examples, too."))
+@click.option("--fix", metavar="OUT", help=_("Write a cleaned copy of the training rows (.jsonl, .json, .csv, .tsv)."))
+@click.option("--overwrite", is_flag=True, help=_("Let --fix replace a file that exists."))
 @json_option
 @click.pass_context
-def check(ctx: click.Context, source: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Look for everything odd in SOURCE (data or a recipe). Ends with 2 if a training would be refused."""
+def check(
+    ctx: click.Context, source: str, overrides: tuple[str, ...], base: str | None, html: str | None, fix: str | None,
+    overwrite: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Look for everything odd in SOURCE (data or a recipe).
+
+    --fix repairs what is mechanically certain (exact duplicates, broken and control characters, spaces around labels,
+    rows with nothing to learn) in a copy, with a ledger beside it; SOURCE is never changed. Ends with 2 if a training
+    would be refused, with --fix one on the copy.
+    """
+    from tunewright.cli import checking
+    from tunewright.data.fix import fix as fix_rows
     from tunewright.data.inspect import inspect
+    from tunewright.data.prepare import max_length
 
-    recipe, reading, loaded = _load(source, overrides)
-    found = inspect(loaded, recipe.data, reading)
-    errors = sum(finding.severity == "error" for finding in found)
-    rows = len(loaded.chats) + len(loaded.validation)
-    data = {
-        "task": recipe.task,
-        "rows": rows,
-        "format": loaded.format_name,
-        "reason": loaded.format_reason,
-        "labels": list(loaded.labels),
-        "errors": errors,
-        "findings": [finding.as_dict() for finding in found],
-    }
-    emit(as_json, data, _check_text(source, overrides, recipe.task, rows, loaded, found, errors))
-    ctx.exit(2 if errors else 0)
-
-
-def _check_text(
-    source: str, overrides: Sequence[str], task: str, rows: int, loaded: Loaded, found: Sequence[Finding], errors: int
-) -> str:
-    from tunewright.data.findings import mend
-
-    lines = [
-        _(
-            "{rows} rows, read as {format} for the task {task} ({reason})",
-            rows=rows, task=task, format=loaded.format_name, reason=loaded.format_reason,
-        )
-    ]  # fmt: skip
-    for finding in found:
-        lines += ["", *_finding_lines(finding)]
-    lines.append("")
-    words = " ".join([source, *overrides])
-    if errors:
-        lines.append(_("A training on these rows would be refused. Mend what is marked as error, then"))
-        more = [word for finding in found if finding.severity == "error" for word in mend(finding)]
-        lines.append(_("  type:  tunewright data check {words}", words=" ".join([words, *dict.fromkeys(more)])))
+    recipe, reading, loaded = _load(source, overrides, base)
+    if base is None:
+        found = inspect(loaded, recipe.data, reading)
     else:
-        lines.append(_("Nothing stands in the way of training."))
-        lines.append(_("  type:  tunewright data show {words}", words=words))
-        lines.append(_("     or  tunewright train {words}", words=words))
-    return "\n".join(lines)
+        codec, context = _codec(recipe, loaded.labels)[0], _context(recipe.base)
+        found = inspect(loaded, recipe.data, reading, codec, max_length(recipe.data, context))
+    if html is not None:
+        from tunewright.report import findings as page
 
-
-def _finding_lines(finding: Finding) -> list[str]:
-    from tunewright.data.findings import catalogue
-
-    lines = [
-        f"{finding.severity:8}{finding.code}  {_(catalogue()[finding.code].title)}",
-        *_wrapped("", finding.message),
-    ]
-    if finding.rows:
-        more = finding.count - len(finding.rows)
-        places = ", ".join(_place(row) for row in finding.rows) + (_(" and {more} more", more=more) if more > 0 else "")
-        lines += _wrapped(_("where: "), places)
-    if finding.severity != "info":
-        lines += _wrapped(_("do:    "), finding.advice)
-    return lines
-
-
-def _wrapped(label: str, text: str) -> list[str]:
-    """Lines of at most 80 columns, indented behind ``label``; a path is never broken."""
-    indent = " " * (8 + len(label))
-    return textwrap.wrap(
-        text,
-        80,
-        initial_indent=" " * 8 + label,
-        subsequent_indent=indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+        page.write(Path(html), source, recipe.task, loaded, found)
+    fixed = fix_rows(recipe.data, reading, Path(fix), overwrite) if fix is not None else None
+    text = checking.as_text([source, *overrides], recipe.task, loaded, found, fixed, html)
+    emit(as_json, checking.as_json(recipe.task, loaded, found, fixed), text)
+    left = found if fixed is None else fixed.left
+    ctx.exit(2 if any(finding.severity == "error" for finding in left) else 0)
 
 
 # -- show ------------------------------------------------------------------------------------------------------------
@@ -180,10 +141,12 @@ def show(
 ) -> None:
     """Show one row of SOURCE as the model sees it: grey is context, bright is learned."""
     recipe, reading, loaded = _load(source, overrides, base)
+    from tunewright.data.findings import short
+
     chat = _chat(loaded, row)
     codec, _base_name = _codec(recipe, loaded.labels)
     [rows] = codec.render_many([chat])
-    place = _place(chat.origin)
+    place = short(chat.origin)
     if html is not None:
         from tunewright import rundir
         from tunewright.data.show import page

@@ -19,7 +19,8 @@ def command(run: str | None, as_json: bool) -> None:
     from tunewright import rundir
     from tunewright.cli.story import told
     from tunewright.train import run as story
+    from tunewright.train.ranks import join
 
-    folder = rundir.find(run)
+    folder = join().in_turn(lambda: rundir.find(run))
     result = told(lambda screen: story.resume(folder, screen), set_log)
     emit(as_json, result.data, result.text)

@@ -10,9 +10,10 @@ from typing import Any
 from tunewright import rundir
 from tunewright.api import written
 from tunewright.cli.screen import Screen
-from tunewright.evaluate import table
+from tunewright.evaluate import learned, table
 from tunewright.rundir import RunDir
 from tunewright.text import _
+from tunewright.train.ranks import join
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,16 @@ def told(tell: Callable[[Screen], RunDir], set_log: Callable[[Path], None]) -> T
         if screen.run is not None:
             _page(screen.run)
         raise
+    if not join().first:  # another process tells it
+        raise SystemExit(0)
     written(run)
     evaluation = rundir.read_json(run.file(rundir.EVALUATION))
     screen.console.print()
     screen.console.print(table.table(evaluation))
     screen.console.print(table.legend(), style="dim")
     screen.console.print(table.answers(evaluation, 3))
+    if line := learned.recited_line(evaluation):
+        screen.say(line)
     lines = [evaluation["verdict"], "", _("Report:  {path}", path=run.file(rundir.REPORT)), *_next(run, evaluation)]
     return Told({"run": str(run), "verdict": evaluation["verdict"]}, "\n".join(lines))
 

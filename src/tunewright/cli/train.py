@@ -21,7 +21,8 @@ def command(source: str, overrides: tuple[str, ...], out: str | None, as_json: b
     from tunewright.cli.story import told
     from tunewright.recipe.load import load
     from tunewright.train import run as story
+    from tunewright.train.ranks import join
 
-    loaded = load(source, overrides)
+    loaded = join().in_turn(lambda: load(source, overrides))
     run = told(lambda screen: story.train(loaded, out, screen), set_log)
     emit(as_json, run.data, run.text)

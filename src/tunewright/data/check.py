@@ -2,69 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tunewright.data.check_answers import check_answers
 from tunewright.data.check_labels import check_labels
+from tunewright.data.check_language import check_languages
+from tunewright.data.check_lengths import check_lengths
 from tunewright.data.check_pairs import check_pairs
-from tunewright.data.digest import Digest, clusters, digests, normal
-from tunewright.data.findings import Severity, finding
+from tunewright.data.check_personal import check_personal
+from tunewright.data.check_texts import check_texts, usual_specials
+from tunewright.data.check_turns import check_turns
+from tunewright.data.digest import Digest
+from tunewright.data.findings import Severity, finding, named
 from tunewright.data.formats import Reading, Reads
 from tunewright.example import Chat, Finding, Message, Origin
+from tunewright.recipe.schema import Data
 from tunewright.text import _
 
-__all__ = ["Digest", "check", "clusters", "digests", "languages", "nothing_to_learn", "unlearned", "usual_specials"]
-
 FEWEST, FEW = 10, 50
-
-# Looked for where no base has been named yet; with a base its own special tokens are looked for.
-USUAL_SPECIALS = (
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|endoftext|>",
-    "<|eot_id|>",
-    "<|begin_of_text|>",
-    "<|end_of_text|>",
-    "<|start_header_id|>",
-    "<|end_header_id|>",
-    "<start_of_turn>",
-    "<end_of_turn>",
-    "<s>",
-    "</s>",
-    "<bos>",
-    "<eos>",
-    "[INST]",
-    "[/INST]",
-    "<|user|>",
-    "<|assistant|>",
-    "<|system|>",
-    "<|end|>",
-)
-
-_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ufdd0-\ufdef]")
-# UTF-8 read as Windows-1252 or as GBK, and the sign that stands for bytes that could not be read at all.
-_MOJIBAKE = re.compile(
-    "[\u00c2\u00c3][\u0080-\u00bf]|\u00c3[\u0192\u2018-\u201e\u2020-\u2022\u2026\u2030\u2039\u203a\u20ac\u2122]"
-    "|\u00e2\u20ac[\u0080-\u00ff\u0152\u0153\u02dc\u2013-\u2026\u2122]|\u00ef\u00bb\u00bf"
-    "|[\u00d0\u00d1][\u0080-\u00bf]{1,2}[\u00d0\u00d1]|\ufffd|\u951f\u65a4\u62f7"
-)
-_SCRIPTS: Mapping[str, re.Pattern[str]] = {
-    "Chinese": re.compile("[\u3400-\u4dbf\u4e00-\u9fff]"),
-    "Japanese": re.compile("[\u3040-\u30ff]"),
-    "Korean": re.compile("[\uac00-\ud7af]"),
-    "Cyrillic script": re.compile("[\u0400-\u04ff]"),
-    "Arabic script": re.compile("[\u0600-\u06ff]"),
-    "Devanagari script": re.compile("[\u0900-\u097f]"),
-    "Greek script": re.compile("[\u0370-\u03ff]"),
-    "Hebrew script": re.compile("[\u0590-\u05ff]"),
-    "Thai script": re.compile("[\u0e00-\u0e7f]"),
-}
-_LATIN = re.compile("[A-Za-z\u00c0-\u024f]")
 
 
 # -- one function a check --------------------------------------------------------------------------------------------
@@ -100,44 +59,39 @@ def check(
     near: NDArray[np.int64],
     missing: Mapping[str, Sequence[Origin]],
     ignored: Counter[str],
-    allow_few: bool = False,
-    allow_unlearned: bool = False,
+    data: Data = Data(),  # noqa: B008 - frozen
     specials: Callable[[str], list[str]] | None = None,
     reading: Reading = Reading(),  # noqa: B008 - frozen
+    validation: Sequence[Chat] = (),
+    estimate: bool = True,
 ) -> list[Finding]:
-    """All findings about ``chats`` that need no tokens. ``known`` and ``near`` come from digests() and clusters()."""
+    """All findings about ``chats`` that need no tokens. ``known`` and ``near`` come from digests() and clusters();
+    ``data`` says what is allowed and how long a row may be. validation: rows that are measured by and not learned, so
+    that only what they are made of counts. estimate: tokens have not been counted, so guess."""
     reads = reading.reads
+    rows = [*chats, *validation]
     found: list[Finding] = []
-    found += _amount(chats, allow_few, reads)
+    found += _amount(chats, data.allow_few, reads)
     found += _placeholders(missing, reads)
-    found += _unlearned(chats, allow_unlearned, reads)
+    found += _unlearned(rows, data.allow_unlearned, reads)
     if ignored:
-        found.append(finding("D106", [], count=sum(ignored.values()), names=_names(ignored)))
+        found.append(finding("D106", [], count=sum(ignored.values()), names=named(ignored)))
     found += _duplicates(chats, known, near, reads)
-    found += _texts(chats, specials or usual_specials)
-    if reads == "turns":
-        found += _disagreements(chats, known)
-        found += _roles(chats)
-        found += _cut_off(chats)
-    elif reads == "labels":
+    found += check_texts(rows, specials or usual_specials, reads)
+    if reads == "labels":
         found += check_labels(chats, known, reading)
-    elif reads == "pairs":
-        found += _disagreements(chats, known, echoes=False)
+    if reads in ("turns", "pairs"):
+        found += _disagreements(chats, known)
+        found += check_answers(chats, reads)
+    if reads == "turns":
+        found += check_turns(chats)
+    if reads == "pairs":
         found += check_pairs(chats)
-    found += _languages(chats, reads)
+    found += check_languages(chats, reads)
+    found += check_lengths(chats, reads, data if estimate else None)
+    if reads != "documents":  # what was published is no secret
+        found += check_personal(chats)
     return found
-
-
-_USUAL = re.compile("|".join(map(re.escape, USUAL_SPECIALS)))
-
-
-def usual_specials(text: str) -> list[str]:
-    return _USUAL.findall(text)
-
-
-def _names(counts: Counter[str], most: int = 6) -> str:
-    shown = [f"{name} ({count})" for name, count in counts.most_common(most)]
-    return ", ".join(shown) + (" …" if len(counts) > most else "")
 
 
 def _amount(chats: Sequence[Chat], allow_few: bool, reads: Reads) -> Iterator[Finding]:
@@ -164,7 +118,15 @@ def _placeholders(missing: Mapping[str, Sequence[Origin]], reads: Reads) -> Iter
 
 
 def _unlearned(chats: Sequence[Chat], allowed: bool, reads: Reads) -> Iterator[Finding]:
-    yield from unlearned(chats, allowed, reads)
+    """Rows from which nothing would be learned, and empty answers beside others."""
+    severity: Severity = "warning" if allowed else "error"
+    given = reads in ("labels", "pairs")
+    rows = [chat.origin for chat in chats if nothing_to_learn(chat) is not None]
+    if rows:
+        yield finding("D104", rows, severity=severity)
+    empty = [chat.origin for chat in chats if given and empty_text(chat)]
+    if empty:
+        yield finding("D508", empty, severity=severity)
     some = [
         chat.origin
         for chat in chats
@@ -174,159 +136,53 @@ def _unlearned(chats: Sequence[Chat], allowed: bool, reads: Reads) -> Iterator[F
         yield finding("D105", some)
 
 
-def unlearned(chats: Sequence[Chat], allowed: bool, reads: Reads = "turns") -> Iterator[Finding]:
-    """The findings D104 and D508: rows from which nothing would be learned."""
-    severity: Severity = "warning" if allowed else "error"
-    given = reads in ("labels", "pairs")
-    rows = [chat.origin for chat in chats if nothing_to_learn(chat) is not None]
-    if rows:
-        yield finding("D104", rows, severity=severity)
-    empty = [chat.origin for chat in chats if given and empty_text(chat)]
-    if empty:
-        yield finding("D508", empty, severity=severity)
-
-
 def _duplicates(
     chats: Sequence[Chat], known: Sequence[Digest], near: NDArray[np.int64], reads: Reads
 ) -> Iterator[Finding]:
-    seen: set[bytes] = set()
+    seen: dict[bytes, Origin] = {}
     asked: set[bytes] = set()
-    clustered: set[int] = set()
-    exact: list[Origin] = []
-    almost: list[Origin] = []
+    clustered: dict[int, Origin] = {}
+    exact: list[tuple[Origin, Origin]] = []
+    almost: list[tuple[Origin, Origin]] = []
     for chat, digest, label in zip(chats, known, near, strict=True):
         if digest.whole in seen:
-            exact.append(chat.origin)
+            exact.append((chat.origin, seen[digest.whole]))
         elif int(label) in clustered and not (reads == "labels" and digest.question in asked):  # that is D503
-            almost.append(chat.origin)
-        seen.add(digest.whole)
+            almost.append((chat.origin, clustered[int(label)]))
+        seen.setdefault(digest.whole, chat.origin)
         asked.add(digest.question)
-        clustered.add(int(label))
-    if exact:
-        yield finding("D201", exact)
-    if almost:
-        yield finding("D202", almost)
+        clustered.setdefault(int(label), chat.origin)
+    for code, pairs in (("D201", exact), ("D202", almost)):
+        if pairs:
+            yield finding(code, [row for row, _first in pairs], others=[first for _row, first in pairs])
 
 
-def _disagreements(chats: Sequence[Chat], known: Sequence[Digest], echoes: bool = True) -> Iterator[Finding]:
-    answers: dict[bytes, set[bytes]] = defaultdict(set)
+def _disagreements(chats: Sequence[Chat], known: Sequence[Digest]) -> Iterator[Finding]:
+    """Rows of one question stand together, so that they can be compared."""
+    asked: dict[bytes, list[tuple[Chat, bytes]]] = defaultdict(list)
     for chat, digest in zip(chats, known, strict=True):
         if chat.last_answer() is not None:
-            answers[digest.question].add(digest.answer)
-    rows = [c.origin for c, d in zip(chats, known, strict=True) if len(answers.get(d.question, ())) > 1]
-    if rows:
-        yield finding("D203", rows)
-    same = [chat.origin for chat in chats if echoes and _echoes(chat)]
-    if same:
-        yield finding("D204", same)
+            asked[digest.question].append((chat, digest.answer))
+    groups = [group for group in asked.values() if len({answer for _chat, answer in group}) > 1]
+    if groups:
+        yield finding("D203", [chat.origin for group in groups for chat, _answer in group])
 
 
-def _echoes(chat: Chat) -> bool:
-    last = chat.last_answer()
-    if not last:
-        return False
-    answer, asked = chat.messages[last], chat.messages[last - 1]
-    return asked.role == "user" and bool(answer.content.strip()) and normal(answer.content) == normal(asked.content)
-
-
-def _texts(chats: Sequence[Chat], specials: Callable[[str], list[str]]) -> Iterator[Finding]:
-    broken: list[Origin] = []
-    control: list[Origin] = []
-    special: list[Origin] = []
-    examples: dict[str, str] = {}
-    names: Counter[str] = Counter()
-    for chat in chats:
-        text = "\n".join(m.content if m.thinking is None else f"{m.content}\n{m.thinking}" for m in chat.messages)
-        if not text.isascii() and (match := _MOJIBAKE.search(text)):
-            broken.append(chat.origin)
-            examples.setdefault("broken", text[max(0, match.start() - 8) : match.end() + 8].replace("\n", " "))
-        if match := _CONTROL.search(text):
-            control.append(chat.origin)
-            examples.setdefault("control", f"U+{ord(match[0]):04X}")
-        if hits := specials(text):
-            special.append(chat.origin)
-            names.update(hits)
-    if broken:
-        yield finding("D205", broken, example=repr(examples["broken"]))
-    if control:
-        yield finding("D206", control, example=examples["control"])
-    if special:
-        yield finding("D207", special, names=_names(names))
-
-
-def _roles(chats: Sequence[Chat]) -> Iterator[Finding]:
-    oddities: Counter[str] = Counter()
+def overlap(chats: Sequence[Chat], known: Sequence[Digest], near: NDArray[np.int64], border: int) -> Iterator[Finding]:
+    """The finding D401: rows from ``border`` on (validation) that stand before it (training), exactly or nearly."""
+    exact: dict[bytes, int] = {}
+    cluster: dict[int, int] = {}
+    for index in range(border):
+        exact.setdefault(known[index].whole, index)
+        cluster.setdefault(int(near[index]), index)
     rows: list[Origin] = []
-    for chat in chats:
-        odd = _oddity([message.role for message in chat.messages])
-        if odd:
-            oddities[odd] += 1
-            rows.append(chat.origin)
+    others: list[Origin] = []
+    same = 0
+    for index in range(border, len(chats)):
+        place = exact.get(known[index].whole, cluster.get(int(near[index])))
+        if place is not None:
+            rows.append(chats[index].origin)
+            others.append(chats[place].origin)
+            same += known[index].whole in exact
     if rows:
-        yield finding("D208", rows, examples=_names(oddities))
-
-
-def _oddity(roles: Sequence[str]) -> str | None:
-    if roles == ["user", "assistant"]:
-        return None
-    spoken = [role for role in roles if role != "system"]
-    if "system" in roles[1:]:
-        return _("a system message after the first message")
-    if spoken and spoken[0] == "assistant":
-        return _("opens with the assistant")
-    if any(one == other == "user" for one, other in pairwise(spoken)):
-        return _("the user speaks twice in a row")
-    if any(one == other == "assistant" for one, other in pairwise(spoken)):
-        return _("the assistant speaks twice in a row")
-    if spoken and spoken[-1] == "user":
-        return _("ends with the user")
-    return None
-
-
-def _cut_off(chats: Sequence[Chat]) -> Iterator[Finding]:
-    """Long answers without an end. Said only where most long answers have one: else it is the data's style."""
-    rows: list[Origin] = []
-    long = 0
-    for chat in chats:
-        last = chat.last_answer()
-        answer = chat.messages[last].content.rstrip() if last is not None else ""
-        if len(answer) < 200:
-            continue
-        long += 1
-        if answer.count("```") % 2 or answer[-1] in ",;:-–(" or (answer[-1].islower() and "\n" not in answer[-60:]):
-            rows.append(chat.origin)
-    if rows and len(rows) <= max(1, 0.3 * long):
-        yield finding("D209", rows)
-
-
-def languages(chats: Sequence[Chat], reads: Reads = "turns") -> Counter[str]:
-    """How many rows are written mainly in which language, told by script alone: their answers, or their texts."""
-    role = "user" if reads == "labels" else "assistant"
-    counts: Counter[str] = Counter()
-    for chat in chats:
-        text = "".join(m.content for m in chat.messages if m.role == role)[:4000]
-        counts[_language(text)] += 1
-    return counts
-
-
-def _language(text: str) -> str:
-    if text.isascii():
-        return "Latin script" if _LATIN.search(text) else "none"
-    seen = {name: len(pattern.findall(text)) for name, pattern in _SCRIPTS.items()}
-    if seen["Japanese"] and seen["Japanese"] * 5 > seen["Chinese"]:
-        seen["Japanese"] += seen["Chinese"]
-        seen["Chinese"] = 0
-    seen["Latin script"] = len(_LATIN.findall(text)) // 4  # a Latin word has several letters, a character is a word
-    best = max(seen, key=lambda name: seen[name])
-    return best if seen[best] else "none"
-
-
-def _languages(chats: Sequence[Chat], reads: Reads) -> Iterator[Finding]:
-    counts = languages(chats, reads)
-    del counts["none"]
-    if counts:
-        total = sum(counts.values())
-        shares = [(name, 100 * count / total) for name, count in counts.most_common(6)]
-        names = ", ".join(f"{name} ({share:.0f} %)" for name, share in shares if share >= 0.5)
-        what = {"turns": _("answers"), "labels": _("texts"), "pairs": _("targets"), "documents": _("documents")}[reads]
-        yield finding("D210", [], count=total, names=names, what=what)
+        yield finding("D401", rows, others=others, exact=same, near=len(rows) - same)

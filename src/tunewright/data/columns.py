@@ -45,8 +45,13 @@ def kept_beside(names: Collection[Any]) -> str:
     return _("; kept beside the row, not learned: {names}", names=shown) if names else ""
 
 
+def printable(name: Any) -> str:
+    """A column's name; half a character in it, which no file could hold, is written as its code."""
+    return str(name).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def found_names(fields: Iterable[Any]) -> str:
-    names = [str(name) for name in fields]
+    names = [printable(name) for name in fields]
     return ", ".join(names[:12]) + (" …" if len(names) > 12 else "") if names else _("none")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from tunewright.data.formats import Reads
 from tunewright.data.near import Union, near_clusters
-from tunewright.example import Chat
+from tunewright.example import Chat, Message
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,21 @@ def _digest(chat: Chat) -> Digest:
     last = len(chat.messages) - 1 if (found := chat.last_answer()) is None else found
     # Where nothing is asked (a document), the text stands for its question: else all documents would ask the same.
     asked = chat.messages[:last] or chat.messages[last:]
-    question = _hash(f"{m.role}\0{normal(m.content)}" for m in asked)
-    answer = _hash(f"{m.role}\0{normal(m.content)}\0{normal(m.thinking or '')}" for m in chat.messages[last:])
+    tools = [json.dumps(chat.tools, sort_keys=True, default=str)] if chat.tools else []
+    question = _hash([*tools, *(f"{_role(m)}\0{normal(m.content)}{_called(m)}" for m in asked)])
+    answer = _hash(
+        f"{m.role}\0{normal(m.content)}\0{normal(m.thinking or '')}{_called(m)}" for m in chat.messages[last:]
+    )
     return Digest(_hash([question.hex(), answer.hex()]), question, answer)
+
+
+def _role(message: Message) -> str:
+    """A learned answer among those before the last one is another row than the same answer as context."""
+    return "learned" if message.learn else message.role
+
+
+def _called(message: Message) -> str:
+    return "\0" + json.dumps(message.tool_calls, sort_keys=True, default=str) if message.tool_calls else ""
 
 
 def _hash(texts: Iterator[str] | list[str]) -> bytes:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -16,7 +18,7 @@ from tunewright.example import Finding, Origin
 from tunewright.text import _
 
 Severity = Literal["error", "warning", "info"]
-_ROWS_SHOWN = 5
+ROWS_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,13 @@ def catalogue() -> dict[str, Entry]:
 
 
 def finding(
-    code: str, rows: Sequence[Origin], count: int | None = None, severity: Severity | None = None, **values: object
+    code: str,
+    rows: Sequence[Origin],
+    count: int | None = None,
+    severity: Severity | None = None,
+    seen: Sequence[str] = (),
+    others: Sequence[Origin] = (),
+    **values: object,
 ) -> Finding:
     """A finding seen at ``rows``. ``count`` is how often, where that is not the number of rows."""
     entry = catalogue()[code]
@@ -49,8 +57,54 @@ def finding(
         message=_(entry.message, count=count, **values),
         advice=_(entry.advice, count=count, **values),
         count=count,
-        rows=tuple(rows[:_ROWS_SHOWN]),
+        rows=tuple(rows),
+        seen=tuple(seen),
+        others=tuple(others),
     )
+
+
+@dataclass
+class Spots:
+    """Rows in which one thing was seen, collected on the way through the data."""
+
+    rows: list[Origin] = field(default_factory=list)
+    seen: list[str] = field(default_factory=list)
+
+    def add(self, row: Origin, seen: str) -> None:
+        self.rows.append(row)
+        self.seen.append(seen)
+
+    def finding(self, code: str, severity: Severity | None = None, **values: str | int) -> list[Finding]:
+        """The finding, or none if nothing was seen. ``{example}`` in its message is what was seen first."""
+        if not self.rows:
+            return []
+        return [finding(code, self.rows, None, severity, self.seen, (), example=self.seen[0], **values)]
+
+
+def named(counts: Counter[str], most: int = 6) -> str:
+    """Names with how often each was seen, the most frequent first."""
+    shown = [f"{name} ({count})" for name, count in counts.most_common(most)]
+    return ", ".join(shown) + (" …" if len(counts) > most else "")
+
+
+def short(origin: Origin) -> str:
+    """A row's place, without the way to this folder where it lies below."""
+    text, here = str(origin), os.getcwd() + os.sep
+    return text[len(here) :] if text.startswith(here) else text
+
+
+def places(found: Finding, place: Callable[[Origin], str] = str) -> str:
+    """The first rows of a finding for people: what was seen there or whom it repeats, and how many more there are."""
+    shown = []
+    for number, row in enumerate(found.rows[:ROWS_SHOWN]):
+        text = place(row)
+        if found.others:
+            text += _(" (like {other})", other=place(found.others[number]))
+        elif found.seen:
+            text += f" ({found.seen[number]})"
+        shown.append(text)
+    more = found.count - len(shown)
+    return ", ".join(shown) + (_(" and {count} more", count=more) if shown and more > 0 else "")
 
 
 _OVERRIDE = re.compile(r"data\.[\w.]+=(?:…|[\w.]+\w)")
@@ -68,15 +122,11 @@ def stop_if_errors(findings: Sequence[Finding]) -> None:
     if not errors:
         return
     first = errors[0]
-    places = ", ".join(map(str, first.rows))
-    more = first.count - len(first.rows)
-    if first.rows and more > 0:
-        places += _(" and {count} more", count=more)
     others = "".join(_("\n  also [{code}]: {text}", code=found.code, text=found.message) for found in errors[1:])
     file = first.rows[0].file if first.rows else "FILE"
     raise DataError(
         f"[{first.code}] {first.message}{others}",
-        where=places or None,
+        where=places(first) or None,
         do=first.advice,
         command=" ".join(["tunewright data check", file, *mend(first)]),
     )

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tunewright.data.check import check, clusters, digests, languages, unlearned
+from tunewright.data.check import check, nothing_to_learn, overlap
 from tunewright.data.check_labels import labels_of
+from tunewright.data.check_language import languages
+from tunewright.data.check_lengths import too_long
 from tunewright.data.codec import Codec
-from tunewright.data.findings import finding
+from tunewright.data.digest import Digest, clusters, digests
 from tunewright.data.load import Loaded, Reading
 from tunewright.example import Finding
 from tunewright.recipe.schema import Data
@@ -18,11 +22,37 @@ from tunewright.recipe.schema import Data
 _BARS = 12
 
 
-def inspect(loaded: Loaded, data: Data, reading: Reading = Reading()) -> list[Finding]:  # noqa: B008 - frozen
-    """Every finding that needs no base."""
+def inspect(
+    loaded: Loaded,
+    data: Data,
+    reading: Reading = Reading(),  # noqa: B008 - frozen
+    codec: Codec | None = None,
+    most: int = 0,
+) -> list[Finding]:
+    """Every finding, those of severity error first. With the ``codec`` of a base rows are measured, which may have at
+    most ``most`` tokens. Without it long rows are estimated, and special tokens are those of usual bases."""
     chats = [*loaded.chats, *loaded.validation]
     known = digests(chats)
     near, _together = clusters(chats, known, reading.reads)
+    specials = codec.specials_in if codec is not None else None
+    found = check_loaded(loaded, known, near, data, reading, specials, estimate=codec is None)
+    if codec is not None and reading.reads != "documents":  # documents are joined to rows of one length
+        usable = [chat for chat in chats if nothing_to_learn(chat, reading.reads) is None]
+        found += too_long(usable, codec, most, data, reading.reads)
+    order = {"error": 0, "warning": 1, "info": 2}
+    return sorted(found, key=lambda one: order[one.severity])
+
+
+def check_loaded(
+    loaded: Loaded,
+    known: Sequence[Digest],
+    near: NDArray[np.int64],
+    data: Data,
+    reading: Reading,
+    specials: Callable[[str], list[str]] | None = None,
+    estimate: bool = True,
+) -> list[Finding]:
+    """The findings about training rows and validation rows; ``known`` and ``near`` are those of both, in this order."""
     border = len(loaded.chats)
     found = check(
         loaded.chats,
@@ -30,17 +60,14 @@ def inspect(loaded: Loaded, data: Data, reading: Reading = Reading()) -> list[Fi
         near=near[:border],
         missing=loaded.missing,
         ignored=loaded.ignored,
-        allow_few=data.allow_few,
-        allow_unlearned=data.allow_unlearned,
+        data=data,
+        specials=specials,
         reading=reading,
+        validation=loaded.validation,
+        estimate=estimate,
     )
-    trained = set(near[:border].tolist())
-    overlap = [c.origin for c, label in zip(loaded.validation, near[border:], strict=True) if int(label) in trained]
-    if overlap:
-        found.append(finding("D401", overlap))
-    found += unlearned(loaded.validation, data.allow_unlearned, reading.reads)
-    order = {"error": 0, "warning": 1, "info": 2}
-    return sorted(found, key=lambda one: order[one.severity])
+    found += overlap([*loaded.chats, *loaded.validation], known, near, border)
+    return found
 
 
 def measure(loaded: Loaded, codec: Codec, reading: Reading = Reading()) -> dict[str, Any]:  # noqa: B008 - frozen

@@ -181,13 +181,9 @@ def convert_labelled(
 def _parse(
     rows: Sequence[Row], data: Data, reading: Reading, seen: str | None, flagged: Columns | None = None
 ) -> _Parsed:
-    if seen is None and (data.format not in ("auto", "labelled") or _describes_turns(data)):
+    columns = Columns("text", None, "label") if seen is not None else flagged or columns_of(rows, data, reading)
+    if columns is None:
         return _from_turns(rows, data, reading)
-    if seen is None and reading.multi_label:
-        flagged = flagged or _flagged(rows, data)
-    if seen is None and data.format == "auto" and not data.columns and not (flagged or labelled_columns(rows)):
-        return _from_turns(rows, data, reading)
-    columns = Columns("text", None, "label") if seen is not None else flagged or choose_columns(rows, data)
     used = [columns.text, *([columns.pair] if columns.pair else [])]
     parsed: list[_Row] = []
     extra: dict[str, None] = {}
@@ -202,11 +198,19 @@ def _parse(
     reason = seen if seen is not None else str(columns)
     if data.columns:
         reason = _("data.columns: {columns}", columns=columns)
-    return _Parsed(parsed, "labelled", reason + kept_beside(extra), Counter(), flagged)
+    return _Parsed(parsed, "labelled", reason + kept_beside(extra), Counter(), columns if columns.flags else None)
 
 
-def _describes_turns(data: Data) -> bool:
-    return data.prompt is not None or data.answer is not None or "answer" in data.columns
+def columns_of(rows: Sequence[Row], data: Data, reading: Reading) -> Columns | None:
+    """The columns of labelled rows, or None where they have the form of a conversation. Raises DataError."""
+    turns = data.prompt is not None or data.answer is not None or "answer" in data.columns
+    if turns or data.format not in ("auto", "labelled"):
+        return None
+    if reading.multi_label and (flagged := _flagged(rows, data)):
+        return flagged
+    if data.format == "auto" and not data.columns and not labelled_columns(rows):
+        return None
+    return choose_columns(rows, data)
 
 
 def _from_turns(rows: Sequence[Row], data: Data, reading: Reading) -> _Parsed:

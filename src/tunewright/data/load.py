@@ -91,6 +91,14 @@ def _beside(files: list[Source], paths: Sequence[str], one: str, other: str) -> 
     return [replace(source, beside=target) for source, target in zip(files, targets, strict=True)]
 
 
+@dataclass(frozen=True)
+class Raw:
+    """Rows as they stand in their files. seen: why, where text files gave them, which have no columns."""
+
+    rows: list[Row]
+    seen: str | None = None
+
+
 def load(
     data: Data,
     train: Sequence[Source],
@@ -98,10 +106,29 @@ def load(
     reading: Reading = Reading(),  # noqa: B008 - frozen
 ) -> Loaded:
     """Everything read, converted and filled. Raises DataError for the first row that cannot be."""
+    return convert_rows(*read_rows(data, train, validation, reading), data, reading)
+
+
+def read_rows(
+    data: Data, train: Sequence[Source], validation: Sequence[Source], reading: Reading
+) -> tuple[Raw, Raw | None]:
+    """The rows of training and of validation, if there is any. Raises DataError."""
     _require_sense(data, reading)
+    if reading.reads != "labels" or not any(source.is_text for source in (*train, *validation)):
+        return _side(data, train, data.limit, reading.reads), (
+            _side(data, validation, None, reading.reads) if validation else None
+        )
+    _require_one_kind([*train, *validation])
+    _require_no_columns(data)
+    rows, seen, folders = label_rows(train, data.limit)
+    return Raw(rows, seen), Raw(label_rows(validation, None, folders)[0], seen) if validation else None
+
+
+def convert_rows(train: Raw, validation: Raw | None, data: Data, reading: Reading) -> Loaded:
+    """One example of each row, in the same order, with its variables filled. Raises DataError."""
     if data.system is not None:
         data = data.model_copy(update={"system": fill(data.system, data.variables)})
-    done, more, labels = _convert(data, train, validation, reading)
+    done, more, labels = _convert(train, validation, data, reading)
     answers = reading.reads != "labels"  # a label is a name, not a text with placeholders
     filled = fill_all(done.chats, data.variables, answers)
     other = fill_all(more, data.variables, answers)
@@ -112,49 +139,43 @@ def load(
 
 
 def _convert(
-    data: Data, train: Sequence[Source], validation: Sequence[Source], reading: Reading
+    train: Raw, validation: Raw | None, data: Data, reading: Reading
 ) -> tuple[Conversion, list[Chat], tuple[str, ...]]:
     """The conversion of the training rows, the examples of the validation rows, and the labels."""
     if reading.reads == "labels":
-        if not any(source.is_text for source in (*train, *validation)):
-            return convert_labelled(_rows(train, data.limit), _rows(validation), data, reading)
-        _require_one_kind([*train, *validation])
-        _require_no_columns(data)
-        rows, seen, folders = label_rows(train, data.limit)
-        other = label_rows(validation, None, folders)[0] if validation else []
-        return convert_labelled(rows, other, data, reading, seen)
-    one = _convert_side(data, train, data.limit, reading.reads)
-    if not validation:
+        return convert_labelled(train.rows, validation.rows if validation else [], data, reading, train.seen)
+    one = _convert_side(train, data, reading.reads)
+    if validation is None:
         return one, [], ()
-    two = _convert_side(data, validation, None, reading.reads)
+    two = _convert_side(validation, data, reading.reads)
     one.ignored += two.ignored
     return one, two.chats, ()
 
 
-def _convert_side(data: Data, files: Sequence[Source], limit: int | None, reads: Reads) -> Conversion:
+def _convert_side(raw: Raw, data: Data, reads: Reads) -> Conversion:
+    if reads == "pairs":
+        return convert_pairs(raw.rows, data, raw.seen)
+    if reads == "documents":
+        return convert_documents(raw.rows, data, raw.seen)
+    return convert(raw.rows, data)
+
+
+def _side(data: Data, files: Sequence[Source], limit: int | None, reads: Reads) -> Raw:
     if reads == "pairs":
         if any(source.beside for source in files):
             _require_no_columns(data)
-            return convert_pairs(side_by_side(files, limit), data, _seen_files(files))
+            return Raw(side_by_side(files, limit), _seen_files(files))
         if any(source.is_text for source in files):
             raise DataError(
                 _("a text file alone has no targets"), where=files[0].name,
                 do=_("name the file whose lines belong to its lines: data.target=FILE, data.validation_target=FILE"),
             )  # fmt: skip
-        return convert_pairs(_rows(files, limit), data)
-    if reads == "documents":
-        if any(source.is_text for source in files):
-            _require_one_kind(files)
-            _require_no_columns(data)
-            rows, seen = document_rows(files, limit)
-            return convert_documents(rows, data, seen)
-        return convert_documents(_rows(files, limit), data)
-    return convert(_rows(files, limit), data)
-
-
-def _rows(files: Sequence[Source], limit: int | None = None) -> list[Row]:
+    if reads == "documents" and any(source.is_text for source in files):
+        _require_one_kind(files)
+        _require_no_columns(data)
+        return Raw(*document_rows(files, limit))
     require_rows(files)
-    return list(read(files, limit))
+    return Raw(list(read(files, limit)))
 
 
 def _seen_files(files: Sequence[Source]) -> str:

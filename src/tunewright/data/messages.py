@@ -81,7 +81,7 @@ def _message(entry: Any, number: int, column: str, origin: Origin, ignored: Coun
         raise wrong(_("{said!r} is no role", said=said), _("known are {names}", names=", ".join(roles)))
     for name in entry:
         if name not in (_SHAREGPT if shared else _OPENAI) and entry[name] is not None:
-            ignored[str(name)] += 1
+            ignored[str(name).encode("utf-8", "backslashreplace").decode()] += 1  # half a character can be printed
     calls = () if shared else _calls(entry.get("tool_calls"), origin)
     if entry.get(text) is None and text not in entry and not calls:
         raise wrong(_("the message has no {name!r}", name=text), _("write {name}, even if it is empty", name=text))

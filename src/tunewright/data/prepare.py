@@ -12,9 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunewright.data import cache as entries
-from tunewright.data.check import check, clusters, digests, nothing_to_learn, unlearned
+from tunewright.data.check import nothing_to_learn
+from tunewright.data.check_lengths import Cost
 from tunewright.data.codec import Codec
+from tunewright.data.digest import clusters, digests
 from tunewright.data.findings import finding, stop_if_errors
+from tunewright.data.inspect import check_loaded
 from tunewright.data.ledger import Ledger, tokens_of
 from tunewright.data.load import Loaded, Reading, find, load
 from tunewright.data.packed import LazyChats, Packed, join, pack
@@ -29,6 +32,7 @@ from tunewright.text import _
 OpenCodec = Callable[[Sequence[str]], Codec]  # labels -> the codec that writes them
 Progress = Callable[[str, int, int], None]  # what is being done, how many rows are finished, of how many
 _CHUNK = 1024
+_ROWS_KEPT = 100  # of each finding, in the cache and in a run; its count says how many there are
 FEWEST_TO_CHOOSE = 20  # rows that epochs are compared by; with fewer, one of them right or wrong would decide
 
 
@@ -75,7 +79,7 @@ def prepare(
     Raises DataError for data that cannot be used and for findings of severity error.
     """
     train, validation = find(data)
-    most = _max_length(data, context)
+    most = max_length(data, context)
     hashes = [source.sha256() for source in (*train, *validation)]
     codec = open_codec(reading.labels)
     name = entries.key(
@@ -110,7 +114,8 @@ def _quiet(what: str, done: int, total: int) -> None:
     pass
 
 
-def _max_length(data: Data, context: int) -> int:
+def max_length(data: Data, context: int) -> int:
+    """Tokens a row may have on a base that holds ``context``. Raises DataError if the recipe asks for more."""
     if data.max_length == "auto":
         return context
     if data.max_length > context:
@@ -151,18 +156,9 @@ class _Making:
         self.progress(_("checking"), 0, 1)
         known = digests(chats)
         near, together = clusters(chats, known, self.reading.reads)
-        self.findings += check(
-            loaded.chats,
-            known=known[:border],
-            near=near[:border],
-            missing=loaded.missing,
-            ignored=loaded.ignored,
-            allow_few=self.data.allow_few,
-            allow_unlearned=self.data.allow_unlearned,
-            specials=self.codec.specials_in,
-            reading=self.reading,
+        self.findings += check_loaded(
+            loaded, known, near, self.data, self.reading, self.codec.specials_in, estimate=False
         )
-        self._check_validation(loaded, near, border)
         stop_if_errors(self.findings)
 
         ledger = Ledger(len(chats))
@@ -185,17 +181,6 @@ class _Making:
         )
         return arrays, rest
 
-    def _check_validation(self, loaded: Loaded, near: NDArray[np.int64], border: int) -> None:
-        if not loaded.validation:
-            return
-        trained = set(near[:border].tolist())
-        overlap = [
-            chat.origin for chat, label in zip(loaded.validation, near[border:], strict=True) if int(label) in trained
-        ]
-        if overlap:
-            self.findings.append(finding("D401", overlap))
-        self.findings += unlearned(loaded.validation, self.data.allow_unlearned, self.reading.reads)
-
     def _usable(self, chats: Sequence[Chat], ledger: Ledger) -> list[int]:
         usable: list[int] = []
         for index, chat in enumerate(chats):
@@ -212,6 +197,7 @@ class _Making:
         parts: list[dict[str, NDArray[Any]]] = []
         long: list[Origin] = []
         longest = 0
+        cost = Cost.at(self.most, self.reading.reads)
         for start in range(0, len(usable), _CHUNK):
             self.progress(_("rendering"), start, len(usable))
             some = usable[start : start + _CHUNK]
@@ -224,6 +210,8 @@ class _Making:
                     raise AssertionError(f"{chats[index].origin}: nothing is learned, which the checks did not see")
                 size = max(self.codec.size(row) for row in made)
                 longest = max(longest, size)
+                for row in made:
+                    cost.add_row(row, self.codec.size(row))
                 if size > self.most:
                     long.append(chats[index].origin)
                     made = self._too_long(chats[index], made, size, ledger)
@@ -231,7 +219,7 @@ class _Making:
                 example += [index] * len(made)
             parts.append(pack(rows, example, files))
         self.progress(_("rendering"), len(usable), len(usable))
-        self._too_long_findings(long, longest, ledger)
+        self._too_long_findings(long, longest, cost, ledger)
         return join(parts or [pack([], [], files)]), longest
 
     def _too_long(self, chat: Chat, rows: list[Rendered], size: int, ledger: Ledger) -> list[Rendered]:
@@ -246,15 +234,17 @@ class _Making:
             ledger.leave_out(chat.origin, "too_long", detail)
         return []
 
-    def _too_long_findings(self, long: Sequence[Origin], longest: int, ledger: Ledger) -> None:
+    def _too_long_findings(self, long: Sequence[Origin], longest: int, cost: Cost, ledger: Ledger) -> None:
         if not long:
             return
         if self.data.too_long == "stop":
             raise_it = "" if self.data.max_length == "auto" else _(", or raise data.max_length")
-            self.findings.append(finding("D301", long, limit=self.most, longest=longest, raise_it=raise_it))
+            self.findings.append(
+                finding("D301", long, limit=self.most, longest=longest, cost=str(cost), raise_it=raise_it)
+            )
             stop_if_errors(self.findings)
         what = _("they were left out") if self.data.too_long == "drop" else _("their context was cut")
-        self.findings.append(finding("D302", long, limit=self.most, what=what))
+        self.findings.append(finding("D302", long, limit=self.most, what=what, cost=str(cost)))
         dropped = ledger.origins("answer_too_long")
         if dropped:
             self.findings.append(finding("D303", dropped, limit=self.most))
@@ -331,7 +321,7 @@ class _Making:
                 max_length=self.most,
                 longest=longest,
             ),
-            "findings": [_finding_out(found) for found in self.findings],
+            "findings": [found.as_dict(_ROWS_KEPT) for found in self.findings],
             "labels": list(loaded.labels),
             "format_name": loaded.format_name,
             "format_reason": loaded.format_reason,
@@ -378,7 +368,7 @@ def _prepared(
         held_out_chats=[_chat_in(stored) for stored in rest["held_out_chats"]],
         labels=tuple(rest["labels"]),
         codec=codec,
-        findings=[_finding_in(stored) for stored in rest["findings"]],
+        findings=[Finding.from_dict(stored) for stored in rest["findings"]],
         ledger=rest["ledger"],
         format_name=rest["format_name"],
         format_reason=rest["format_reason"],
@@ -388,14 +378,6 @@ def _prepared(
         files=rest["files"],
         cached=cached,
     )
-
-
-def _finding_out(found: Finding) -> dict[str, Any]:
-    return found.as_dict()
-
-
-def _finding_in(stored: dict[str, Any]) -> Finding:
-    return Finding(**{**stored, "rows": tuple(Origin(**row) for row in stored["rows"])})
 
 
 def _chat_out(chat: Chat) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tunewright.data.check import Digest
+from tunewright.data.digest import Digest
 
 LEAST, MOST = 2, 200
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tunewright.evaluate.metrics import Estimate, Floats, interval, resampled
+from tunewright.evaluate.metrics import Estimate, Floats, chance, interval, resampled
 
 Bools = NDArray[np.bool_]
 BINS = 15  # of equal width, as in Guo et al. 2017, "On Calibration of Modern Neural Networks"
@@ -98,14 +99,16 @@ def micro_f1_change(wanted: Bools, before: Bools, after: Bools, seed: int = 0) -
     return _change(_hits(wanted, before), _hits(wanted, after), _micro, seed)
 
 
-def _estimate(values: Floats, statistic: Callable[[Floats], Floats], seed: int, pivot: bool = False) -> Estimate:
+def _estimate(
+    values: Floats, statistic: Callable[[Floats], Floats], seed: int, pivot: bool = False, change: bool = False
+) -> Estimate:
     """``statistic`` of the sums of ``values`` (N, C), with a bootstrap interval over rows."""
     n = len(values)
     at = float(statistic(values.sum(axis=0, keepdims=True))[0]) if n else math.nan
     if not math.isfinite(at):
         return Estimate(None, None, None, n)
-    low, high = interval(statistic(resampled(values, seed)), at if pivot else None)
-    return Estimate(at, low, high, n)
+    drawn, around = statistic(resampled(values, seed)), at if pivot else None
+    return Estimate(at, *interval(drawn, around), n, chance(drawn, around) if change else None)
 
 
 def _change(
@@ -117,7 +120,7 @@ def _change(
     def difference(sums: Floats) -> Floats:
         return statistic(sums[:, width:]) - statistic(sums[:, :width])
 
-    return _estimate(np.concatenate([before, after], axis=1), difference, seed, pivot)
+    return _estimate(np.concatenate([before, after], axis=1), difference, seed, pivot, change=True)
 
 
 # --- calibration ----------------------------------------------------------------------------------------------------
@@ -194,7 +197,7 @@ def calibration_change(before: Floats, after: Floats, wanted: Bools, multi_label
 def _floored(found: Estimate) -> Estimate:
     if found.value is None or found.low is None or found.high is None:
         return found
-    return Estimate(found.value, max(0.0, found.low), found.high, found.n)
+    return replace(found, low=max(0.0, found.low))
 
 
 # --- label by label -------------------------------------------------------------------------------------------------

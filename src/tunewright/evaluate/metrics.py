@@ -7,6 +7,9 @@ Two kinds of interval, both 95 %:
 * Shares of yes and no (checks, stops, general questions) get exact or near-exact intervals instead, because a
   bootstrap of 11 out of 11 would claim certainty: Wilson's for a share, and for a change the exact interval of
   McNemar's test over the rows whose answer changed.
+
+Beside the interval of a change stands ``p``: how often chance alone would give a change as large, two-sided, from the
+same resamples (at least one in ``RESAMPLES``) or from McNemar's exact test.
 """
 
 from __future__ import annotations
@@ -32,15 +35,18 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value with its 95 % interval over ``n`` rows; all three are None where the value is no finite number."""
+    """A value with its 95 % interval over ``n`` rows; all three are None where the value is no finite number.
+    p: of a change, how often chance alone would give one as large; None of anything else."""
 
     value: float | None
     low: float | None
     high: float | None
     n: int
+    p: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        return {"value": _rounded(self.value), "low": _rounded(self.low), "high": _rounded(self.high), "n": self.n}
+        around = {"value": _rounded(self.value), "low": _rounded(self.low), "high": _rounded(self.high), "n": self.n}
+        return around if self.p is None else around | {"p": _rounded(self.p)}
 
 
 def _rounded(number: float | None) -> float | None:
@@ -137,7 +143,7 @@ def ratio(top: Sequence[float], bottom: Sequence[float], seed: int = 0) -> Estim
     n = len(tops)
     if not n or not _usable(tops, bottoms):
         return Estimate(None, None, None, n)
-    low, high = _bootstrap(n, lambda picked: _safe_ratio(tops[picked], bottoms[picked]), seed)
+    low, high = interval(_bootstrap(n, lambda picked: _safe_ratio(tops[picked], bottoms[picked]), seed))
     return Estimate(float(tops.sum() / bottoms.sum()), low, high, n)
 
 
@@ -157,10 +163,8 @@ def ratio_change(
     n = len(one)
     if not n or not _usable(one, under) or not _usable(two, over):
         return Estimate(None, None, None, n)
-    low, high = _bootstrap(
-        n, lambda p: _safe_ratio(two[p], over[p]) - _safe_ratio(one[p], under[p]), seed
-    )
-    return Estimate(float(two.sum() / over.sum() - one.sum() / under.sum()), low, high, n)
+    drawn = _bootstrap(n, lambda p: _safe_ratio(two[p], over[p]) - _safe_ratio(one[p], under[p]), seed)
+    return Estimate(float(two.sum() / over.sum() - one.sum() / under.sum()), *interval(drawn), n, chance(drawn))
 
 
 def mean_change(before: Sequence[float], after: Sequence[float], seed: int = 0) -> Estimate:
@@ -182,13 +186,14 @@ def perplexity_change(
     if not n or not _usable(one, under) or not _usable(two, under):
         return Estimate(None, None, None, n)
     with np.errstate(over="ignore"):
-        low, high = _bootstrap(
+        drawn = _bootstrap(
             n, lambda p: np.exp(_safe_ratio(two[p], under[p])) - np.exp(_safe_ratio(one[p], under[p])), seed
         )
+        low, high = interval(drawn)
         value = float(np.exp(two.sum() / under.sum()) - np.exp(one.sum() / under.sum()))
     if not all(map(math.isfinite, (value, low, high))):
         return Estimate(None, None, None, n)
-    return Estimate(value, low, high, n)
+    return Estimate(value, low, high, n, chance(drawn))
 
 
 def _exp(value: float | None) -> float | None:
@@ -221,9 +226,16 @@ def share_change(before: Sequence[bool], after: Sequence[bool]) -> Estimate:
     lost = sum(a and not b for a, b in zip(before, after, strict=True))
     changed = gained + lost
     if not changed:
-        return Estimate(0.0, 0.0, 0.0, n)
+        return Estimate(0.0, 0.0, 0.0, n, 1.0)
     low, high = _exact(gained, changed)
-    return Estimate((gained - lost) / n, (2 * low - 1) * changed / n, (2 * high - 1) * changed / n, n)
+    p = min(1.0, 2 * _tail(min(gained, lost), changed))
+    return Estimate((gained - lost) / n, (2 * low - 1) * changed / n, (2 * high - 1) * changed / n, n, p)
+
+
+def _tail(most: int, n: int) -> float:
+    """The chance of at most ``most`` heads in ``n`` tosses, in logarithms against overflow."""
+    ways = (math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) for k in range(most + 1))
+    return math.fsum(math.exp(way - n * math.log(2)) for way in ways)
 
 
 def _exact(hits: int, n: int) -> tuple[float, float]:
@@ -264,14 +276,23 @@ def _safe_ratio(top: Floats, bottom: Floats) -> Floats:
     return np.divide(top.sum(axis=1), under, out=np.full(len(under), np.nan), where=under > 0)
 
 
-def _bootstrap(n: int, statistic: Callable[[NDArray[np.int64]], Floats], seed: int) -> tuple[float, float]:
-    """Percentile interval of ``statistic``, which is handed (R, n) row numbers and answers with (R,) values."""
+def _bootstrap(n: int, statistic: Callable[[NDArray[np.int64]], Floats], seed: int) -> Floats:
+    """(RESAMPLES,) values of ``statistic``, which is handed (R, n) row numbers and answers with (R,) values."""
     rng = np.random.default_rng(seed)
     at_once = max(1, min(RESAMPLES, _CELLS // n))
     parts: list[Floats] = []
     for start in range(0, RESAMPLES, at_once):
         parts.append(statistic(rng.integers(0, n, size=(min(at_once, RESAMPLES - start), n))))
-    return interval(np.concatenate(parts))
+    return np.concatenate(parts)
+
+
+def chance(samples: Floats, around: float | None = None) -> float:
+    """How often chance alone would give a change as far from 0 as ``samples`` (R,) are, two-sided; never 0, since no
+    more than R were drawn. around: as in :func:`interval`."""
+    sound = samples[np.isfinite(samples)]
+    changes = sound if around is None else 2 * around - sound
+    least = min(int((changes <= 0).sum()), int((changes >= 0).sum()))
+    return min(1.0, 2 * (least + 1) / (len(changes) + 1))
 
 
 def interval(samples: Floats, around: float | None = None) -> tuple[float, float]:

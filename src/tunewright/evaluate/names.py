@@ -81,7 +81,7 @@ def explained(metric: str) -> str:
         EXACT_MATCH: _("Rows in which everything is as it should be."),
         STOPS: _("Answers that ended by themselves before the length limit."),
         REASONED: _("Answers that began with a chain of thought and finished it before the length limit."),
-        GENERAL: _("Bundled questions of general knowledge: does the model still know what it knew?"),
+        GENERAL: _("Bundled questions with four answers, of which the likeliest counts: what does it still know?"),
         LABELS_RIGHT: _("Rows whose label was chosen."),
         MACRO_F1: _("The mean of the labels’ F1: a rare label counts as much as a common one."),
         MICRO_F1: _("F1 of all labels thrown together: a common label counts more."),
@@ -129,6 +129,14 @@ def shown_change(metric: str, estimate: dict[str, Any] | None) -> str:
     if is_number(metric):
         return signed(_plain(value, "+"))
     return _("{points} pts", points=signed(f"{100 * value:+.1f}"))
+
+
+def chance(change: dict[str, Any] | None) -> str:
+    """How often chance alone would give such a change: “p < 0.001”; empty where it was not calculated."""
+    p = (change or {}).get("p")
+    if p is None:
+        return ""
+    return _("p < 0.001") if p <= 0.001 else _("p = {p}", p=f"{p:.2f}" if p >= 0.01 else f"{p:.3f}")
 
 
 def _plain(value: float, sign: str = "") -> str:

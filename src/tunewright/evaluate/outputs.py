@@ -14,7 +14,7 @@ from functools import cache
 import numpy as np
 from sacrebleu.metrics.bleu import BLEU
 
-from tunewright.evaluate.metrics import Estimate, Floats, chrf_signature, interval, is_cjk, resampled, words
+from tunewright.evaluate.metrics import Estimate, Floats, chance, chrf_signature, interval, is_cjk, resampled, words
 
 ORDERS = 4
 CJK_SHARE = 0.3  # of the references' letters, from which on words cannot be told by spaces
@@ -32,7 +32,8 @@ def bleu(
     values = [float(_score(one.sum(axis=0)[None])[0]) for one in counts]
     drawn = [_score(resampled(one, seed)) for one in counts]
     sides = [Estimate(value, *interval(samples), n) for value, samples in zip(values, drawn, strict=True)]
-    return sides[0], sides[1], Estimate(values[1] - values[0], *interval(drawn[1] - drawn[0]), n)
+    moved = drawn[1] - drawn[0]
+    return sides[0], sides[1], Estimate(values[1] - values[0], *interval(moved), n, chance(moved))
 
 
 def signatures(references: Sequence[str]) -> dict[str, str]:

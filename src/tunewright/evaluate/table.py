@@ -16,7 +16,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tunewright.evaluate import names
+from tunewright.evaluate import kept, names
 from tunewright.evaluate.verdict import yardstick_name
 from tunewright.text import _
 
@@ -26,9 +26,18 @@ _LONGEST = 280  # characters of one text in a terminal; the whole of it is in ev
 
 def table(evaluation: dict[str, Any]) -> RenderableType:
     """before | after | difference, each with its interval; ▲ better, ▼ worse, ≈ inside the noise, = same. Where labels
-    are chosen, the yardsticks below it."""
-    beside = yardsticks(evaluation)
-    return Group(_metrics(evaluation), beside) if beside else _metrics(evaluation)
+    are chosen, the yardsticks below it; else what was kept of what the base could."""
+    below = [part for part in (yardsticks(evaluation), _retention(evaluation)) if part is not None]
+    return Group(_metrics(evaluation), *below) if below else _metrics(evaluation)
+
+
+def _retention(evaluation: dict[str, Any]) -> RenderableType | None:
+    """General questions and the divergence from the base, a line each."""
+    general = evaluation.get("general") or {}
+    if not general.get("asked"):
+        return None
+    lines = [line for line in (kept.known_line(general), kept.moved_line(general)) if line]
+    return Text("\n".join(line[:1].upper() + line[1:] for line in lines) + "\n")
 
 
 def _metrics(evaluation: dict[str, Any]) -> Table:
@@ -36,7 +45,7 @@ def _metrics(evaluation: dict[str, Any]) -> Table:
     shown.add_column("", ratio=1, overflow="fold")
     for title, width in ((_("before"), 11), (_("after"), 11), (_("difference"), 13)):
         shown.add_column(title, justify="right", width=width)
-    shown.add_column("", width=8)
+    shown.add_column("", width=9)
     for metric, change in evaluation.get("difference", {}).items():
         before, after = evaluation["before"].get(metric), evaluation["after"].get(metric)
         if not (after or {}).get("n"):
@@ -47,7 +56,7 @@ def _metrics(evaluation: dict[str, Any]) -> Table:
             _cell(names.shown(metric, before), interval(metric, before)),
             _cell(names.shown(metric, after), interval(metric, after), "bold"),
             _cell(names.shown_change(metric, change), interval(metric, change, change=True), style),
-            Text(sign, style=style),
+            _cell(sign, names.chance(change), style),
         )
     return shown
 
@@ -75,7 +84,10 @@ def yardsticks(evaluation: dict[str, Any]) -> Table | None:
 
 
 def legend() -> str:
-    return _("Second lines: 95 % interval. Noise: the difference may be chance.")
+    return _(
+        "Second lines: 95 % interval, and p, how often chance alone gives such a difference.\n"
+        "Noise: the difference may be chance."
+    )
 
 
 def _cell(value: str, interval: str, style: str = "") -> Text:

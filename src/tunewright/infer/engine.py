@@ -41,6 +41,18 @@ class Score:
     correct: int
 
 
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """prompt: ids that come before every answer.  options: ids of each answer; at least one id each."""
+
+    prompt: tuple[int, ...]
+    options: tuple[tuple[int, ...], ...]
+
+    @property
+    def longest(self) -> int:
+        return max(map(len, self.options))
+
+
 class Engine(Protocol):
     template: ChatTemplate
 
@@ -54,6 +66,10 @@ class Engine(Protocol):
         self, prompt: Sequence[int], max_new_tokens: int, temperature: float = 0.0, top_p: float = 1.0
     ) -> Iterator[str]:
         """The answer piece by piece; greedy at temperature 0."""
+        ...
+
+    def choose(self, questions: Sequence[Choices], progress: Progress | None = None) -> list[tuple[float, ...]]:
+        """Log-likelihood in nats of each option of each question, summed over the option's tokens."""
         ...
 
     def score(self, rows: Sequence[Rendered], progress: Progress | None = None) -> list[Score]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tunewright import rundir
@@ -59,10 +60,30 @@ def open_run(run: RunDir, tuned: bool = True) -> Opened:
     model: Any = load(base, recipe.train.precision, head=task.head, labels=labels_of(recipe, labels))
     if tuned:
         model = adapter.load_run(model, folder)
-    codec = task.codec(folder, own_template(recipe), labels)
-    stored = folder / "generation_config.json"
-    generation = rundir.read_json(stored) if stored.exists() else {}
-    return Opened(engine_for(task, model, codec, generation, recipe), codec, task, recipe, labels)
+    codec = saved_codec(folder, recipe, labels)
+    engine = engine_for(task, model, codec, saved_generation(folder, task), recipe)
+    return Opened(engine, codec, task, recipe, labels)
+
+
+def saved_codec(folder: Path, recipe: Recipe, labels: tuple[str, ...]) -> Codec:
+    """What a run's own folder writes ids with, whoever asks: chat, predict or ``verify``."""
+    return task_of(recipe).codec(folder, own_template(recipe), labels)
+
+
+def saved_generation(folder: Path, task: Task) -> dict[str, Any]:
+    """The generation config of a run's own folder; empty where nothing is generated. Raises RunError if there is none,
+    or one that says nothing about where answers end."""
+    if task.gives == "labels":
+        return {}
+    path = folder / "generation_config.json"
+    stored = rundir.read_json(path)
+    ends = stored.get("eos_token_id") if isinstance(stored, dict) else None
+    if not (isinstance(ends, list) and all(isinstance(token, int) for token in ends)):
+        raise RunError(
+            _("{name} does not say which tokens end an answer", name=path.name), where=str(path),
+            do=_("bring back the file that the run wrote, or train again"), command="tunewright verify --only stop",
+        )  # fmt: skip
+    return dict(stored)
 
 
 def own_template(recipe: Recipe) -> Recipe:

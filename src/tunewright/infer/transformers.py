@@ -12,10 +12,12 @@ from tunewright.data.lengths import micro_batches
 from tunewright.data.template import ChatTemplate
 from tunewright.example import Rendered
 from tunewright.infer.batch import padded, until_stop
-from tunewright.infer.engine import Generation, Progress, Score
+from tunewright.infer.choices import likelihoods
+from tunewright.infer.engine import Choices, Generation, Progress, Score
 from tunewright.infer.scores import scores
 from tunewright.model.adapter import Model
 from tunewright.model.forward import HiddenStates, causal_model
+from tunewright.model.loss import Replayed, divergences
 
 BATCH = 16  # prompts answered together
 BATCH_TOKENS = 16_384  # of prompts and answers together
@@ -80,6 +82,25 @@ class TransformersEngine:
     def score(self, rows: Sequence[Rendered], progress: Progress | None = None) -> list[Score]:
         self.model.eval()
         return scores(HiddenStates(self.model), rows, self.model.device, self.token_budget, progress)
+
+    @torch.no_grad()
+    def choose(self, questions: Sequence[Choices], progress: Progress | None = None) -> list[tuple[float, ...]]:
+        self.model.eval()
+        return likelihoods(self.model, questions, self.token_budget, progress)
+
+    @torch.no_grad()
+    def diverged(
+        self, rows: Sequence[Replayed], base_head: torch.Tensor | None = None, progress: Progress | None = None
+    ) -> list[float]:
+        self.model.eval()
+        states = HiddenStates(self.model)
+        found: dict[int, float] = {}
+        for group in micro_batches([row.length for row in rows], self.token_budget):
+            sums = divergences(states, [rows[index] for index in group], self.model.device, base_head)
+            found.update(zip(group, sums, strict=True))
+            if progress:
+                progress(len(group))
+        return [found[index] for index in range(len(rows))]
 
     def _answer(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[Generation]:
         """One batch, padded on the left so that all answers begin at the same place."""

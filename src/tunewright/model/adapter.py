@@ -183,7 +183,7 @@ def _lora(model: PreTrainedModel, recipe: Recipe) -> Model:
     heads = _heads(model)
     for module in heads.values():
         module.float()
-    whole = sorted({name.rpartition(".")[2] for name in heads} - {"classifier", "score"})
+    whole = sorted(set(heads) - {"classifier", "score"})
     config = LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets,  # type: ignore[arg-type]
         task_type=_task_type(model), fan_in_fan_out=_is_conv1d(model, targets),

@@ -57,6 +57,10 @@ class Entry(BaseModel):
             return {self.file: self.sha256}
         return {f"{self.folder}/{name}": digest for name, digest in self.files.items()}
 
+    def within(self, path: str) -> str:
+        """Where a path of ``inside`` lies in the base's folder."""
+        return path.removeprefix(f"{self.folder}/") if self.folder else path.rpartition("/")[2]
+
 
 @cache
 def catalog() -> dict[str, Entry]:

@@ -26,6 +26,7 @@ NAMES = (
     "chat_template.json", "model.safetensors.index.json",
 )  # fmt: skip
 SUFFIXES = (".model", ".spm", ".tiktoken")
+POOLING = "1_Pooling/config.json"  # of a sentence encoder; decides how a new head reads it
 
 
 def is_base_file(name: str) -> bool:
@@ -50,8 +51,12 @@ def remembered(path: Path) -> str:
 
 def folder_hashes(folder: Path) -> dict[str, str]:
     """Hash of each file that makes the base, by name."""
-    paths = sorted(p for p in folder.iterdir() if is_base_file(p.name) and p.is_file())
-    return dict(zip((p.name for p in paths), _remembered(paths), strict=True))
+    paths = sorted(p for p in (*folder.iterdir(), folder / POOLING) if p.is_file() and _counts(p, folder))
+    return dict(zip((str(p.relative_to(folder)) for p in paths), _remembered(paths), strict=True))
+
+
+def _counts(path: Path, folder: Path) -> bool:
+    return is_base_file(path.name) or path == folder / POOLING
 
 
 def fingerprint(files: dict[str, str]) -> str:

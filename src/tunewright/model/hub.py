@@ -14,9 +14,9 @@ from tunewright.model.progress import say
 from tunewright.settings import settings
 from tunewright.text import _
 
-WANTED = ["*.safetensors", *hashes.NAMES, *(f"*{suffix}" for suffix in hashes.SUFFIXES)]
-# Subfolders hold other formats of the same weights; `consolidated` is the same weights in another naming.
-UNWANTED = ["*/*", "consolidated*", "adapter_model.safetensors"]
+WANTED = ["*.safetensors", *hashes.NAMES, *(f"*{suffix}" for suffix in hashes.SUFFIXES), hashes.POOLING]
+# Subfolders other than `1_Pooling` hold the same weights in other formats, `consolidated` in another naming.
+UNWANTED = ["[!1]*/*", "1[!_]*/*", "consolidated*", "adapter_model.safetensors"]
 
 
 def huggingface(identity: str, show: bool) -> Path:

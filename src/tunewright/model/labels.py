@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -16,6 +17,7 @@ from torch.nn import functional
 
 from tunewright.example import Rendered
 from tunewright.model.forward import HiddenStates, causal_model, collate
+from tunewright.model.pooling import MARK
 
 
 class LabelLogits(Protocol):
@@ -154,11 +156,12 @@ def is_classifier(model: nn.Module) -> bool:
 
 
 def head_names(model: nn.Module) -> list[str]:
-    """What a classifier has behind its last layer: the pooler of an encoder, and the modules on top that have weights.
-    Most of it is new, so that all of it is always trained."""
+    """What a classifier has behind its last layer: the pooler of an encoder, and the modules on top that have weights;
+    and the query that began at zero (``pooling.py``). Most of it is new, so that all of it is always trained."""
     inner = causal_model(model)
     body = str(inner.base_model_prefix)
     names = [f"{body}.pooler", *(name for name, _child in inner.named_children() if name != body)]
+    names += [str(even)] if (even := getattr(inner.config, MARK, None)) else []
     found = dict(inner.named_modules())
     return [name for name in names if name in found and any(True for _p in found[name].parameters())]
 
@@ -189,11 +192,17 @@ def _pad_token(model: Any, token: int | None) -> Iterator[None]:
 
 def _widen(model: Any) -> None:
     """A head in fp32 on a body in bf16: states are made fp32 on their way in, so that what is new and small is
-    computed exactly. Under autocast torch sees to it."""
+    computed exactly; what lies inside the body answers in the body's precision. Under autocast torch sees to it."""
     for name in head_names(model):
         module = model.get_submodule(name)
         if _cast not in module._forward_pre_hooks.values():
             module.register_forward_pre_hook(_cast)
+            if name == getattr(model.config, MARK, None):
+                module.register_forward_hook(partial(_back, model.get_input_embeddings()))
+
+
+def _back(embeddings: nn.Module, _module: nn.Module, _args: Any, out: torch.Tensor) -> torch.Tensor | None:
+    return None if torch.is_autocast_enabled(out.device.type) else out.to(embeddings.weight.dtype)
 
 
 def _cast(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:

@@ -25,6 +25,7 @@ from tunewright.data.tokens import Encoder
 from tunewright.errors import BaseModelError, ResourceError
 from tunewright.model.catalog import catalog, suited
 from tunewright.model.labels import head_names
+from tunewright.model.pooling import attend_evenly, reads_mean
 from tunewright.model.source import Base, read_config
 from tunewright.text import _
 
@@ -193,8 +194,9 @@ def _attention(head: Head, config: PretrainedConfig) -> str:
 
 
 def _prepare_head(model: PreTrainedModel, folder: Path, fresh: bool) -> None:
-    """fresh: a head for other labels is given first weights. A base without a pad token gets the one its tokenizer
-    has, or the end of the text: transformers needs one to find where a text ends."""
+    """fresh: a head for other labels is given first weights, and reads what the base was made for. A base without a
+    pad token gets the one its tokenizer has, or the end of the text: transformers needs one to find where a text
+    ends."""
     for name in head_names(model) if fresh else ():
         if "." in name:  # the pooler belongs to the base
             continue
@@ -202,6 +204,8 @@ def _prepare_head(model: PreTrainedModel, folder: Path, fresh: bool) -> None:
         for parameter in module.parameters():  # or transformers would leave alone what it has read from a file
             parameter._is_hf_initialized = False  # type: ignore[attr-defined]
         module.apply(model._init_weights)
+    if fresh and reads_mean(folder):
+        attend_evenly(model)
     config = model.config.get_text_config()
     if getattr(config, "pad_token_id", None) is None:
         files = BaseFiles.read(folder)

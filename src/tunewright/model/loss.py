@@ -70,6 +70,35 @@ def summed_loss(
     return loss
 
 
+@torch.no_grad()
+def divergences(
+    states: HiddenStates, rows: Sequence[Replayed], device: torch.device | str = "cpu",
+    base_head: torch.Tensor | None = None,
+) -> list[float]:
+    """How far the model has moved from the base at each row: the divergence (base first) in nats, summed over the row's
+    learned tokens. base_head: as in :func:`summed_loss`."""
+    batch = collate(rows, device)
+    reached, teacher = states(batch), torch.cat([row.teacher for row in rows]).to(device)
+    matrix = states.head.weight.detach() if states.head is not None else None
+    known = matrix if base_head is None else base_head
+    bias = None if states.whole else getattr(states.head, "bias", None)
+    owners = batch.rows_of_targets()
+    sums = torch.zeros(len(rows), dtype=torch.float64, device=device)
+    for start in range(0, len(reached), CHUNK):
+        here = slice(start, start + CHUNK)
+        if states.whole:
+            now, was = reached[here].float().log_softmax(-1), teacher[here]
+            if was.shape[1] != now.shape[1] and known is not None:  # states, and an adapter on the output matrix
+                was = was @ known.to(was.dtype).T
+            was = was.float().log_softmax(-1)
+        else:
+            assert matrix is not None and known is not None
+            now = _log_chances(reached[here], matrix.to(reached.dtype), bias)
+            was = _log_chances(teacher[here], known.to(teacher.dtype), bias)
+        sums.index_add_(0, owners[here], (was.exp() * (was - now)).sum(dim=1).double())
+    return sums.tolist()  # type: ignore[no-any-return]
+
+
 def _plain(
     logits: torch.Tensor, targets: torch.Tensor, held: torch.Tensor, teacher: torch.Tensor
 ) -> torch.Tensor:

@@ -13,6 +13,13 @@ with b = 2 bytes in bf16, 4 in fp32; times the layers that the backward pass goe
 is in flight. Checked against the tensors that autograd really keeps (tests/model/test_memory.py): within 5 % for lora
 and full; for freeze too high by up to a third of one layer, because the first trained layer needs no input gradient.
 
+The parts of ``model/fast.py``, with which a usual decoder is trained on a CPU, keep less, and one thing more:
+
+    norms       hidden x b + 4                   each of both
+    attention   (queries + 2 x keys) x b         and heads x (length + 128) / 2 x b, its weights, in rows up to 1,024
+    mlp         2 x intermediate x b             gate and up
+    trained     the input of each trained linear layer x b, those that layers share once; rank x b for an adapter
+
 In an encoder-decoder a token goes through one of the two stacks, and a target's looks at the source besides; both are
 taken to read as much. For lora and full it foresees 15 to 40 % too much there. T5 adds distances to every weight of
 attention, so that these are kept too: heads x length x length x b a layer, which is not in here.
@@ -39,6 +46,8 @@ LIBRARIES = {"cpu": 480_000_000, "cuda": 550_000_000}
 # What a heap holds beyond what is in use, as a share of the tensors that come and go: micro-batches of ever other
 # lengths leave holes. Measured on the demo (benchmarks/plan.py); CUDA's allocator reports its own in `activations`.
 HEAP = {"cpu": 0.4, "cuda": 0.0}
+# `model/fast.py` goes through a row's queries in blocks, and keeps their attention weights in rows up to this long.
+BLOCK, KEEP_UP_TO = 128, 1024
 # AdamW keeps two fp32 moments.
 MOMENTS = 8
 # A chunk of logits exists as computed, in fp32, and as its gradient.
@@ -90,6 +99,12 @@ class ModelFacts:
     @property
     def parameters(self) -> int:
         return sum(prod(shape) for shape in self.shapes.values())
+
+    @property
+    def usual(self) -> bool:
+        """Whether the parts of ``model/fast.py`` fit: a decoder with RMS norms and a gated feed-forward part."""
+        gated = any(name.endswith(".gate_proj.weight") for name in self.shapes)
+        return gated and not self.encoder_layers and not _has_biased_norms(self)
 
     def linear(self) -> dict[str, tuple[int, int]]:
         """(in + out) sizes of the layers that an adapter can sit on, by module name."""
@@ -225,22 +240,24 @@ def forecast(
     outputs: int | None = None,
     logit_tokens: int | None = None,
     device: str = "cpu",
+    longest: int = 0,
 ) -> Memory:
     """Peak memory of a training step.
 
     tokens: of the largest micro-batch, padding included.  outputs: numbers that the last layer gives for a position
     (one for each word of the vocabulary by default).  logit_tokens: positions whose logits exist at once
-    (all of them by default).
+    (all of them by default).  longest: tokens of its longest row.
     """
     width = WIDTH[precision]
     trained = trainable_parameters(facts, recipe)
     kind = "cuda" if device.startswith("cuda") else "cpu"
     # Trained weights of the base itself are fp32 and stand in for the frozen ones; an adapter's come on top.
     own = 0 if recipe.train.method == "lora" else trained
-    activations = tokens * (kept_bytes(facts, recipe, width) + _layer_bytes(facts, recipe, width))
+    activations = activation_bytes(facts, recipe, width, tokens, longest, quick=kind == "cpu" and facts.usual)
     logits = min(tokens, logit_tokens or tokens) * (outputs or facts.vocabulary) * LOGIT_BYTES[precision]
+    logits += _own_head_bytes(facts, recipe, outputs or facts.vocabulary, width)
     return Memory(
-        weights=(facts.parameters - own) * width,
+        weights=(facts.parameters - own) * width + _cast_bytes(facts, recipe, precision),
         trainable=trained * (4 + 4),  # the weight and its gradient
         optimizer=trained * MOMENTS,
         activations=activations,
@@ -248,6 +265,42 @@ def forecast(
         heap=round(HEAP[kind] * (activations + logits)),
         libraries=LIBRARIES[kind],
     )
+
+
+def activation_bytes(
+    facts: ModelFacts, recipe: Recipe, width: int, tokens: int, longest: int, quick: bool
+) -> int:
+    """What a micro-batch of ``tokens``, its longest row of ``longest``, keeps and has in flight. width: bytes of a
+    number.  quick: with the parts of ``model/fast.py``."""
+    kept = _quick_bytes(facts, recipe, width, longest) if quick else kept_bytes(facts, recipe, width)
+    return tokens * (kept + _layer_bytes(facts, recipe, width))
+
+
+def _cast_bytes(facts: ModelFacts, recipe: Recipe, precision: Precision) -> int:
+    """Trained matrices are fp32; in bf16 a step multiplies copies of them."""
+    if precision == "fp32" or recipe.train.method == "lora":
+        return 0
+    return 2 * sum(prod(shape) for shape in trained_linear(facts, recipe).values())
+
+
+def _own_head_bytes(facts: ModelFacts, recipe: Recipe, outputs: int, width: int) -> int:
+    """An output matrix that is trained stands beside the base's, a copy to multiply with, and its gradient."""
+    if recipe.train.method != "full":
+        return 0
+    return outputs * facts.hidden * (4 + width + 4)
+
+
+def _quick_bytes(facts: ModelFacts, recipe: Recipe, width: int, longest: int) -> int:
+    """``kept_bytes`` with the quicker parts."""
+    linear = trained_linear(facts, recipe)
+    deep = min(recipe.freeze.layers, facts.layers) if recipe.train.method == "freeze" else facts.layers
+    shared = {(name.rpartition(".")[0], _input_size(name, shape)) for name, shape in linear.items()}
+    kept = sum(size for _parent, size in shared) * width
+    if recipe.train.method == "lora":
+        kept += len(linear) * recipe.lora.rank * width
+    chances = facts.heads * (longest + BLOCK) // 2 * width if longest <= KEEP_UP_TO else 0
+    layer = 2 * (facts.hidden * width + 4) + (facts.queries + 2 * facts.keys + 2 * facts.intermediate) * width
+    return kept + deep * (layer + chances)
 
 
 def kept_bytes(facts: ModelFacts, recipe: Recipe, width: int) -> int:
@@ -274,9 +327,13 @@ def _layer_bytes(facts: ModelFacts, recipe: Recipe, width: int) -> int:
     return 2 * _norm_bytes(facts, recipe, width) + attention + (3 if facts.gated else 2) * facts.intermediate * width
 
 
+def _has_biased_norms(facts: ModelFacts) -> bool:
+    return any(name.endswith(("norm.bias", "Norm.bias")) for name in facts.shapes)
+
+
 def _norm_bytes(facts: ModelFacts, recipe: Recipe, width: int) -> int:
     """An RMS norm is written out in fp32; the older kind, which has a bias, is one operation that keeps its input."""
-    if any(name.endswith(("norm.bias", "Norm.bias")) for name in facts.shapes):
+    if _has_biased_norms(facts):
         return facts.hidden * width
     return facts.hidden * 4 * (1 if recipe.train.method == "lora" else 2)
 

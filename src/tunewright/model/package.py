@@ -118,7 +118,9 @@ def _unpack(wheel: Path, entry: Entry, folder: Path) -> str:
     try:
         with zipfile.ZipFile(wheel) as archive:
             for path in entry.inside:
-                with archive.open(path) as source, open(folder / Path(path).name, "wb") as target:
+                file = folder / entry.within(path)
+                file.parent.mkdir(exist_ok=True)
+                with archive.open(path) as source, open(file, "wb") as target:
                     shutil.copyfileobj(source, target, hashes.CHUNK)
     except (zipfile.BadZipFile, KeyError, EOFError) as error:
         return _("package {file} is damaged: {why}", file=wheel.name, why=error)
@@ -128,7 +130,7 @@ def _unpack(wheel: Path, entry: Entry, folder: Path) -> str:
 def _wrong(folder: Path, entry: Entry) -> str:
     """The first file that is missing from ``folder`` or not what the catalog says, in words; empty if all are right."""
     for path, wanted in entry.inside.items():
-        file = folder / Path(path).name
+        file = folder / entry.within(path)
         got = hashes.sha256(file) if file.is_file() else _("nothing")
         if got != wanted:
             return _("file {file} has the sha256 {got}, not {wanted}", file=path, got=got, wanted=wanted)

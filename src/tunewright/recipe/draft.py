@@ -17,6 +17,7 @@ import yaml
 from tunewright.errors import RecipeError, ResourceError
 from tunewright.recipe.keys import Key, keys, nearest, sections
 from tunewright.recipe.nodes import MAX_BYTES, compose, is_blank, is_null
+from tunewright.recipe.schema import FORMERLY
 from tunewright.text import _
 
 COMMAND_LINE = "command line"
@@ -25,10 +26,13 @@ _PATHS = ("data.train", "data.validation", "data.target", "data.validation_targe
 
 @dataclass(frozen=True, slots=True)
 class Problem:
+    """key: which one to explain; of a misspelt one the nearest that there is."""
+
     text: str
     where: str
     key: str | None = None
     do: str | None = None
+    misspelt: bool = False
 
 
 @dataclass(slots=True)
@@ -52,7 +56,7 @@ class Draft:
             self.problem(text, where, do=_("the keys are listed by: tunewright recipe explain"))
         else:
             text += "; " + _("did you mean `{guess}`?", guess=guess)
-            self.problems.append(Problem(text, where, guess))
+            self.problems.append(Problem(text, where, guess, misspelt=True))
 
 
 # ---- from a file -----------------------------------------------------------------------------------------------
@@ -88,7 +92,7 @@ def _section(draft: Draft, section: yaml.MappingNode, prefix: str, where: Where,
         if not isinstance(name_node, yaml.ScalarNode):
             draft.problem(_("a key must be a word, and this is {kind}", kind=_kind(name_node)), here)
             continue
-        name = prefix + name_node.value
+        name = FORMERLY.get(prefix + name_node.value, prefix + name_node.value)
         if name in seen or name in draft.given:
             draft.problem(_("`{name}` is written twice", name=name), here, name, _("keep one of the two"))
         elif name in sections():
@@ -98,6 +102,8 @@ def _section(draft: Draft, section: yaml.MappingNode, prefix: str, where: Where,
                 draft.problem(
                     _("`{name}` is a section of keys, and this is {kind}", name=name, kind=_kind(node)), here, name
                 )
+        elif name in FORMERLY.values() and isinstance(node, yaml.MappingNode):  # a key that was a section
+            _section(draft, node, name + ".", where, folder)
         elif name in keys():
             _key(draft, keys()[name], node, where, here, folder)
         else:
@@ -202,7 +208,7 @@ def from_overrides(draft: Draft, overrides: Sequence[str], data_given: bool) -> 
     seen = {"data.train"} if data_given else set()
     for override in overrides:
         name, equals, text = override.partition("=")
-        name = name.strip()
+        name = FORMERLY.get(name.strip(), name.strip())
         if not equals or not name:
             draft.problem(
                 _("`{override}` is no `key=value`", override=short(override)),
@@ -235,7 +241,8 @@ def _override(draft: Draft, name: str, text: str) -> None:
     for given in [g for g in draft.given if g == name or g.startswith(name + ".")]:
         del draft.given[given]
     draft.values.pop(name, None)
-    draft.problems[:] = [p for p in draft.problems if p.key != name]  # what the file said here no longer matters
+    # What the file said here no longer matters; a key that it misspells is still one that nobody reads.
+    draft.problems[:] = [p for p in draft.problems if p.key != name or p.misspelt]
     _key(draft, key, _node(key, text), lambda node: COMMAND_LINE, COMMAND_LINE, Path())
 
 

@@ -176,10 +176,17 @@ class Train(Section):
         description="Tokens to one micro-batch. Changes memory and speed, not the result.",
         examples=["4096"],
     )
+    fit: Literal["stop", "auto"] = Field(
+        default="stop",
+        description="What happens if a training does not fit into memory, as foreseen or as rehearsed before step 1: "
+        "stop and name the smallest change with which it would, or make that change and write it down.",
+        examples=["auto"],
+    )
     keep: Auto | Literal["last", "best"] = Field(
         default="auto",
         description="Which weights a run ends with: those of its last step, or of the epoch that did best on rows held "
-        "out for this choice alone. `auto` is `best` for classification, `last` otherwise.",
+        "out for this choice alone: most rows right, or for answers the lowest sum of loss and divergence from the "
+        "base. `auto` is `best` for classification, `last` otherwise.",
         examples=["last"],
     )
     patience: Positive = Field(
@@ -273,15 +280,6 @@ class Seq2seq(Section):
     beams: Positive = Field(default=4, description="Beams of the search when outputs are generated.", examples=["1"])
 
 
-class Retain(Section):
-    share: Auto | Annotated[float, Field(ge=0, le=4)] = Field(
-        default="auto",
-        description="Protects what the base can do: for each training row this many general prompts, answered by the "
-        "base itself before training, are mixed in. 0 switches it off.",
-        examples=["0.5"],
-    )
-
-
 class Save(Section):
     every: Auto | Positive = Field(default="auto", description="Steps between two checkpoints.", examples=["50"])
     keep: Positive = Field(default=2, description="Checkpoints kept; older ones are deleted.", examples=["1"])
@@ -361,7 +359,13 @@ class Recipe(Section):
     freeze: Freeze = Field(default=Freeze(), description="Partial training (only with `train.method: freeze`).")
     classify: Classify = Field(default=Classify(), description="Labels (only with `task: classify`).")
     seq2seq: Seq2seq = Field(default=Seq2seq(), description="Text from text (only with `task: seq2seq`).")
-    retain: Retain = Field(default=Retain(), description="Keeping what the base can do.")
+    retain: Auto | Literal["off"] | Annotated[float, Field(ge=0, le=4)] = Field(
+        default="auto",
+        description="Protects what the base can do: general prompts, answered by the base itself before training, are "
+        "mixed into the steps and hold the model to the base. A number is the strength: how many of them to each "
+        "training row. `auto` takes as many as cost at most a fifth of the training's time; `off` takes none.",
+        examples=["0.5"],
+    )
     checks: Checks = Field(
         default=[],
         description="What a good answer must satisfy: `contains`, `regex`, `equals`, `json`, `number`. A check counts "
@@ -371,6 +375,9 @@ class Recipe(Section):
     evaluate: Evaluate = Field(default=Evaluate(), description="What is measured before and after.")
     save: Save = Field(default=Save(), description="Checkpoints.")
 
+
+# Keys of older recipes and run folders, by what they are called now; both are read.
+FORMERLY: dict[str, str] = {"retain.share": "retain"}
 
 # Sections that only one method reads; setting a key in another's section is an error.
 ONLY_FOR_METHOD: dict[str, str] = {"lora": "lora", "freeze": "freeze"}

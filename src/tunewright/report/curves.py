@@ -22,18 +22,21 @@ Point = tuple[float, float]  # (step, loss)
 ACCENT = "#0b7261"
 _GREY = "#8a8f98"
 _INK = "#24292f"
+_WARN = "#b3362b"
 _SMOOTH_FROM = 12  # with fewer steps every point is worth seeing as it is
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
     """train, held_out: (step, loss) in the order of steps.  smooth: train as a moving average, empty if it is short.
-    per_label: the loss is that of labels, not of tokens."""
+    per_label: the loss is that of labels, not of tokens.  turned: the lowest held-out point, where the loss rose from
+    there on while training rows went on falling."""
 
     train: tuple[Point, ...]
     smooth: tuple[Point, ...]
     held_out: tuple[Point, ...]
     per_label: bool = False
+    turned: Point | None = None
 
     def __bool__(self) -> bool:
         return bool(self.train or self.held_out)
@@ -63,7 +66,11 @@ def curve(metrics: Iterable[dict[str, Any]], evaluation: dict[str, Any] | None =
             held_out.setdefault(0.0, before)
     line = tuple(sorted(train.items()))
     per_label = (evaluation or {}).get("gives") == "labels"
-    return Curve(line, _smooth(line), tuple(sorted(held_out.items())), per_label)
+    learning = (evaluation or {}).get("learning") or {}
+    for one in learning.get("epochs", []):  # the last epoch is measured with the run's end
+        held_out.setdefault(float(one["step"]), one["held_out"])
+    turned = (float(learning["lowest"]["step"]), learning["lowest"]["held_out"]) if learning.get("overfitted") else None
+    return Curve(line, _smooth(line), tuple(sorted(held_out.items())), per_label, turned)
 
 
 def _finite(value: Any) -> float | None:
@@ -104,6 +111,9 @@ def png(points: Curve) -> bytes:
     if points.held_out:
         axes.plot(*zip(*points.held_out, strict=True), color=ACCENT, marker="o", markersize=4.5, linewidth=1.8,
                   label=_("held-out rows"))
+    if points.turned:
+        axes.axvline(points.turned[0], color=_WARN, linestyle=(0, (4, 3)), linewidth=1.2,
+                     label=_("overfitting from here"))
     axes.set_xlabel(_("step"), color=_INK)
     axes.set_ylabel(_("loss per label") if points.per_label else _("loss per learned token"), color=_INK)
     axes.set_ylim(bottom=0 if min(_losses(points)) >= 0 else None)
@@ -155,6 +165,7 @@ class Drawing:
     held_out: str
     dots: tuple[Point, ...]
     alone: tuple[Point, ...]
+    turned: float | None
     x_labels: tuple[tuple[float, str], ...]
     y_labels: tuple[tuple[float, str], ...]
     summary: str
@@ -185,6 +196,7 @@ def drawing(points: Curve) -> Drawing | None:
         held_out=path(points.held_out),
         dots=tuple(map(place, dots)),
         alone=tuple(map(place, alone)),
+        turned=place(points.turned)[0] if points.turned else None,
         x_labels=tuple((place((tick, 0))[0] / 10, f"{tick:g}") for tick in inside),
         y_labels=tuple((place((0, tick))[1] / 10, f"{tick:g}") for tick in y_ticks),
         summary=_summary(points),
@@ -196,10 +208,15 @@ def _summary(points: Curve) -> str:
     line = points.held_out or points.train
     name = _("held-out rows") if points.held_out else _("training rows")
     (start, first), (end, last) = line[0], line[-1]
-    return _(
+    said = _(
         "Loss on {name}: {first} at step {start}, {last} at step {end}.",
         name=name, first=f"{first:.2f}", start=f"{start:g}", last=f"{last:.2f}", end=f"{end:g}",
     )
+    if points.turned is None:
+        return said
+    step, loss = points.turned
+    turned = _("Lowest at step {step} ({loss}); it overfits from there on.", step=f"{step:g}", loss=f"{loss:.2f}")
+    return f"{said} {turned}"
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:

@@ -7,35 +7,24 @@ model answers); so every part is optional and the template escapes whatever it p
 from __future__ import annotations
 
 import re
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
-
 from tunewright import rundir
 from tunewright.errors import RunError
-from tunewright.evaluate import names
+from tunewright.evaluate import kept, learned, names
 from tunewright.evaluate.table import place
 from tunewright.evaluate.verdict import judged
-from tunewright.report import curves, labels, values
+from tunewright.report import curves, labels, tradeoff, values
+from tunewright.report.template import template
 from tunewright.rundir import RunDir
 from tunewright.settings import settings
 from tunewright.text import _
 
 TEMPLATE = "page.html.jinja"
 ROWS_SHOWN = 60
+RECITED_SHOWN = 3
 _LONGEST = 4000  # characters of one text; the whole of it is in evaluation.json
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )
-    environment.globals.update(_=_, names=names, place=place)
-    return environment.get_template(TEMPLATE)
 
 
 def write(run: RunDir, out: Path | None = None) -> Path:
@@ -48,7 +37,7 @@ def write(run: RunDir, out: Path | None = None) -> Path:
 def html(run: RunDir) -> str:
     if not any(run.file(name).exists() for name in (rundir.STATUS, rundir.RECIPE)):
         raise RunError(_("this folder holds no run"), where=str(run), command="tunewright report --help")
-    return _template().render(language=settings().language, **content(run)) + "\n"
+    return template(TEMPLATE).render(language=settings().language, place=place, **content(run)) + "\n"
 
 
 def content(run: RunDir) -> dict[str, Any]:
@@ -73,13 +62,31 @@ def content(run: RunDir) -> dict[str, Any]:
         "rows": [_row(row) for row in rows[:ROWS_SHOWN]],
         "rows_left": max(0, len(rows) - ROWS_SHOWN),
         "labels": chosen,
-        "general": evaluation.get("general") if (evaluation.get("general") or {}).get("asked") else None,
+        "overfitting": learned.overfitting_words(evaluation),
+        "recited": _recited(evaluation),
+        **_retention(run, evaluation),
         "ledger": _ledger(_json(run, rundir.LEDGER)),
         "findings": rundir.read_lines(run.file(rundir.FINDINGS)),
         "recipe": _commented(recipe),
         "plan": values.plan(_json(run, rundir.PLAN)),
         "machine": values.groups(manifest),
         "version": (manifest.get("versions") or {}).get("tunewright", ""),
+    }
+
+
+def _retention(run: RunDir, evaluation: dict[str, Any]) -> dict[str, Any]:
+    """What was kept of what the base could, in numbers, words and the picture of task against retention."""
+    general = evaluation.get("general") or {}
+    if not general.get("asked"):
+        return {"general": None}
+    rows = [(row, row["before"]["right"], row["after"]["right"]) for row in general["rows"]]
+    return {
+        "general": general,
+        "known": kept.known_line(general),
+        "moved": kept.moved_line(general),
+        "lost": [row for row, was, now in rows if was and not now],
+        "gained": [row for row, was, now in rows if now and not was],
+        "tradeoff": tradeoff.of_run(run),
     }
 
 
@@ -148,6 +155,8 @@ def _metrics(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
                 "before": names.shown(name, before),
                 "after": names.shown(name, after),
                 "change": names.shown_change(name, change),
+                "chance": names.chance(change) if change.get("value") else "",
+                "spread": values.interval(name, change),
                 "better": change.get("better"),
                 "same": change.get("value") == 0,
                 "bars": [_bar(before, scale), _bar(after, scale)],
@@ -155,6 +164,16 @@ def _metrics(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
             }
         )
     return lines
+
+
+def _recited(evaluation: dict[str, Any]) -> dict[str, Any] | None:
+    """Training answers that came back word for word: how many, and the first of them."""
+    line = learned.recited_line(evaluation)
+    if not line:
+        return None
+    rows = [row for row in evaluation["recited"]["rows"] if row["after"]["recited"]]
+    shown = [{"prompt": _cut(row["prompt"]), "text": _cut(row["after"]["text"]), "place": place(row)} for row in rows]
+    return {"line": line, "words": learned.recitation_words(evaluation), "rows": shown[:RECITED_SHOWN]}
 
 
 def _scale(name: str, before: dict[str, Any], after: dict[str, Any]) -> float:

@@ -22,8 +22,9 @@ def interval(metric: str, estimate: dict[str, Any]) -> str:
 
 
 def plan(content: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """(what, foreseen, measured) for each number of ``plan.json``."""
-    foreseen, measured = content.get("foreseen") or {}, content.get("measured") or {}
+    """(what, foreseen, measured) for each number of ``plan.json``; what was rehearsed was measured, before step 1."""
+    foreseen, rehearsed = content.get("foreseen") or {}, content.get("rehearsed") or {}
+    measured = {f"rehearsed_{key}": value for key, value in rehearsed.items()} | (content.get("measured") or {})
     keys = [key for key in dict.fromkeys([*foreseen, *measured]) if _is_plain(foreseen.get(key, measured.get(key)))]
     return [(words(key), _at(key, foreseen), _at(key, measured)) for key in keys]
 

@@ -19,6 +19,7 @@ from tunewright.errors import BaseModelError, RecipeError
 from tunewright.example import Chat
 from tunewright.model.catalog import suited
 from tunewright.model.labels import LabelLoss, LinearLogits
+from tunewright.model.pooling import reads_mean
 from tunewright.model.source import read_config
 from tunewright.recipe.schema import Recipe
 from tunewright.tasks.interface import Gives, Head, Objective, Question, Reads
@@ -59,7 +60,13 @@ class LinearTask:
                     do=_("leave it out, or set classify.head to label_token"),
                     command=f"tunewright recipe explain {key}",
                 )  # fmt: skip
-        return TextCodec(BaseFiles.read(folder), labels, recipe.classify.multi_label, recipe.data.truncation_side)
+        codec = TextCodec(BaseFiles.read(folder), labels, recipe.classify.multi_label, recipe.data.truncation_side)
+        if reads_mean(folder):
+            codec.notes = (
+                _("the base was made to be read as the mean of its tokens; the query of its last layer begins at zero, "
+                  "so that the first token, which a new head reads, begins as such a mean"),
+            )  # fmt: skip
+        return codec
 
     def objective(self, model: Any, codec: Codec) -> Objective:
         assert isinstance(codec, TextCodec)

@@ -6,16 +6,17 @@ import os
 from pathlib import Path
 from typing import Any
 
+from tunewright import rundir
 from tunewright.data.load import find
 from tunewright.infer.open import open_run
 from tunewright.recipe.load import Loaded, changed
 from tunewright.recipe.load import load as load_recipe
 from tunewright.recipe.schema import Data
-from tunewright.rundir import RECIPE, RunDir
+from tunewright.rundir import METRICS, RECIPE, RunDir
 from tunewright.text import _
 from tunewright.train.events import Listener
 from tunewright.train.manifest import manifest, require_same
-from tunewright.train.measuring import compared, measured_as
+from tunewright.train.measuring import compared, measured_as, with_epochs
 from tunewright.train.ready import get_ready
 
 
@@ -34,5 +35,6 @@ def evaluate(run: RunDir, file: str | os.PathLike[str] | None, listener: Listene
     before = measured_as(base.engine, ready, _("Measuring the base"), listener)
     del base
     tuned = open_run(run)
-    after = measured_as(tuned.engine, ready, _("Measuring the tuned model"), listener)
-    return compared(before, after, ready, listener)
+    after = measured_as(tuned.engine, ready, _("Measuring the tuned model"), listener, before)
+    found = compared(before, after, ready, listener)
+    return found if file is not None else with_epochs(found, rundir.read_lines(run.file(METRICS)), after, ready)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,17 @@ class Steps(Sequence[list[Rendered]]):
         chosen = self._order(epoch)[place * self.batch_size : (place + 1) * self.batch_size]
         return [self._row(int(index), epoch) for index in chosen]
 
+    def lengths(self, step: int) -> list[int]:
+        """Tokens of each row of a step, without making the rows."""
+        epoch, place = divmod(step, self.per_epoch)
+        chosen = self._order(epoch)[place * self.batch_size : (place + 1) * self.batch_size]
+        own, extra = self._all_lengths
+        return [own[i] if i < len(own) else extra[self._turn(i, epoch)] for i in map(int, chosen)]
+
+    @cached_property
+    def _all_lengths(self) -> tuple[list[int], list[int]]:
+        return [row.length for row in self.rows], [row.length for row in self.replay]
+
     def epoch_after(self, step: int) -> float:
         """Epochs finished when ``step`` steps are done."""
         return step / self.per_epoch
@@ -62,4 +73,22 @@ class Steps(Sequence[list[Rendered]]):
     def _row(self, index: int, epoch: int) -> Rendered:
         if index < len(self.rows):
             return self.rows[index]
-        return self.replay[(epoch * self.extra + index - len(self.rows)) % len(self.replay)]
+        return self.replay[self._turn(index, epoch)]
+
+    def _turn(self, index: int, epoch: int) -> int:
+        """Which general row stands at a place behind the training rows: they take turns over the epochs."""
+        return (epoch * self.extra + index - len(self.rows)) % len(self.replay)
+
+
+def shares(rows: Sequence[Rendered], count: int) -> list[list[Rendered]]:
+    """The rows of one step dealt out to ``count`` processes, about as many tokens to each; a process may get none.
+
+    The longest first, each to whoever has least, so that the result depends on nothing but the arguments.
+    """
+    dealt: list[list[Rendered]] = [[] for _ in range(count)]
+    tokens = [0] * count
+    for row in sorted(rows, key=lambda row: -row.length):
+        least = tokens.index(min(tokens))
+        dealt[least].append(row)
+        tokens[least] += row.length
+    return dealt

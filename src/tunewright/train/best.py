@@ -18,11 +18,19 @@ FOLDER, WEIGHTS, HISTORY = "best", "weights.safetensors", "history.json"
 
 @dataclass(frozen=True)
 class Standing:
-    """What an epoch reached on rows held out for choosing. accuracy: share of the ``rows`` right, for labels."""
+    """What an epoch reached on rows held out for choosing. accuracy: share of the ``rows`` right, for labels.
+    divergence: nats a token that it has moved from the base at general prompts, where that is measured."""
 
     loss: float
     accuracy: float | None = None
     rows: int = 0
+    divergence: float | None = None
+
+    @property
+    def price(self) -> float:
+        """Task and retention in one number, both in nats a token: an epoch that moves further from the base than it
+        comes nearer to the task is no better."""
+        return self.loss + (self.divergence or 0.0)
 
     @property
     def chance(self) -> float:
@@ -44,12 +52,12 @@ class Best:
     @property
     def step(self) -> int | None:
         """The step whose weights are kept: of those that got as many rows right as any, but for chance, the last, whose
-        learning rate had fallen furthest; where there are no labels, that of the lowest loss."""
+        learning rate had fallen furthest; without labels, that of the lowest loss and divergence together."""
         sound = [(step, one) for step, one in self.history if math.isfinite(one.loss)]
         if not sound:
             return self.history[0][0] if self.history else None
         if any(one.accuracy is None for _step, one in sound):
-            return min(sound, key=lambda pair: pair[1].loss)[0]
+            return min(sound, key=lambda pair: pair[1].price)[0]
         top = max((one for _step, one in sound), key=lambda one: one.accuracy or 0.0)
         least = (top.accuracy or 0.0) - top.chance
         return [step for step, one in sound if (one.accuracy or 0.0) >= least][-1]
@@ -89,7 +97,7 @@ def _stored(step: int, one: Standing) -> dict[str, Any]:
 
 def _restored(line: dict[str, Any]) -> tuple[int, Standing]:
     loss = math.nan if line["loss"] is None else line["loss"]
-    return line["step"], Standing(loss, line["accuracy"], line["rows"])
+    return line["step"], Standing(loss, line["accuracy"], line["rows"], line.get("divergence"))
 
 
 def _trained(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:

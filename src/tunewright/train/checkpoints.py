@@ -56,6 +56,12 @@ def newest(checkpoints: Path) -> tuple[Checkpoint | None, list[str]]:
     return None, skipped
 
 
+def damaged(checkpoints: Path) -> list[str]:
+    """A sentence on each checkpoint whose files are not those that were sealed."""
+    found = ((folder, _damage(folder)) for folder in sorted(_folders(checkpoints), key=_step))
+    return [f"{folder.name}: {damage}" for folder, damage in found if damage is not None]
+
+
 def prune(checkpoints: Path, keep: int) -> None:
     for folder in sorted(_folders(checkpoints), key=_step, reverse=True)[keep:]:
         shutil.rmtree(folder, ignore_errors=True)

@@ -19,6 +19,7 @@ from tunewright.recipe.load import changed
 from tunewright.recipe.schema import Recipe
 from tunewright.tasks import Task
 from tunewright.text import _
+from tunewright.train import replay
 
 Choice = tuple[Any, str]
 
@@ -28,12 +29,13 @@ MOST_EPOCHS = {"chat": 5, "linear": 10, "label_token": 3, "seq2seq": 3, "pretrai
 BATCH = {"chat": 8, "linear": 16, "label_token": 8, "seq2seq": 16, "pretrain": 4}
 LEARNING_RATE = {
     "chat": {"lora": 4e-4, "freeze": 1e-4, "full": 5e-5},
-    "linear": {"lora": 1e-3, "freeze": 1e-4, "full": 1e-4},
+    "linear": {"lora": 1e-3, "freeze": 1e-4, "full": 5e-5},
     "label_token": {"lora": 4e-4, "freeze": 1e-4, "full": 5e-5},
     "seq2seq": {"lora": 1e-3, "freeze": 2e-4, "full": 1e-4},
     "pretrain": {"lora": 4e-4, "freeze": 1e-4, "full": 5e-5},
 }
-REPLAY_SHARE = 0.5
+RETAIN_COST = 0.10  # of the training rows' tokens that general prompts may have; with their loss a fifth of the time
+MOST_RETAINED = 0.5  # general prompts to a training row; from there on more protect no more
 ANSWERED = 32  # held-out rows whose answers are generated; of outputs all, up to
 OUTPUTS = 200
 LONG_ANSWER = 256
@@ -59,8 +61,8 @@ def fill(recipe: Recipe, known: Known) -> tuple[Recipe, dict[str, str]]:
     """The recipe without any ``auto``, and why each value was chosen, by dotted key."""
     reasons: dict[str, str] = {}
     for key, rule in RULES.items():
-        section, _dot, name = key.partition(".")
-        if getattr(getattr(recipe, section), name) == "auto":
+        section, _dot, name = key.rpartition(".")
+        if getattr(getattr(recipe, section) if section else recipe, name) == "auto":
             value, why = rule(recipe, known)
             recipe = changed(recipe, {key: value})
             if why and keys()[key].used_by(recipe):
@@ -141,16 +143,19 @@ def _keep(recipe: Recipe, known: Known) -> Choice:
     return "last", _("the learning rate falls to nothing, so the last step is the one meant")
 
 
-def _share(recipe: Recipe, known: Known) -> Choice:
+def _retain(recipe: Recipe, known: Known) -> Choice:
     if not known.task.retains:
-        return 0.0, ""
-    return REPLAY_SHARE, _("general prompts answered by the base itself, so that it stays itself")
+        return "off", ""
+    own = sum(row.length for row in known.prepared.train) / max(1, known.rows)
+    general = replay.tokens(known.prepared.codec, recipe.data.system)
+    share = min(MOST_RETAINED, max(0.05, round(RETAIN_COST * own / general, 2)))
+    cost = round(100 * share * general / own)
+    return share, _("general prompts to a row, answered by the base: it stays itself, +{cost} % tokens", cost=cost)
 
 
 def _save_every(recipe: Recipe, known: Known) -> Choice:
     assert recipe.train.epochs != "auto" and recipe.train.batch_size != "auto"  # rules before this one filled them
-    share = recipe.retain.share
-    rows = known.rows * (1 + (share if share != "auto" else REPLAY_SHARE))
+    rows = known.rows * (1 + replay.share(recipe))
     steps = math.ceil(rows / recipe.train.batch_size * recipe.train.epochs)
     every = max(10, min(200, math.ceil(steps / 4)))
     return every, _("about {steps} steps; at most a quarter of the work can be lost", steps=steps)
@@ -190,7 +195,7 @@ RULES: dict[str, Callable[[Recipe, Known], Choice]] = {
     "train.precision": _precision,
     "train.token_budget": _token_budget,
     "train.keep": _keep,
-    "retain.share": _share,
+    "retain": _retain,
     "save.every": _save_every,
     "evaluate.rows": _evaluated,
     "evaluate.max_new_tokens": _max_new_tokens,

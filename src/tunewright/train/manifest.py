@@ -16,6 +16,7 @@ import torch
 from tunewright import __version__, rundir
 from tunewright.data.prepare import Prepared
 from tunewright.errors import RunError
+from tunewright.model import hashes
 from tunewright.model.source import Base
 from tunewright.recipe.dump import text
 from tunewright.recipe.schema import Recipe
@@ -39,9 +40,9 @@ def manifest(recipe: Recipe, base: Base, prepared: Prepared) -> dict[str, Any]:
         "template_sha256": prepared.codec.sha256,
         "template_notes": list(prepared.codec.notes),
         "recipe_sha256": hashlib.sha256(text(recipe, {}).encode()).hexdigest(),
-        "recipe": _flat(recipe),
+        "recipe": flat(recipe),
         "seed": recipe.seed,
-        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in VERSIONS}},
+        "versions": versions(),
         "hardware": {
             "machine": platform.machine(), "system": f"{platform.system()} {platform.release()}",
             "threads": torch.get_num_threads(), "device": _device_name(),
@@ -50,17 +51,29 @@ def manifest(recipe: Recipe, base: Base, prepared: Prepared) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that decide numbers."""
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in VERSIONS}}
+
+
+def note_trained(run: RunDir, folder: Path) -> None:
+    """Add the hash of each file that the run ends with, so that ``verify`` can tell whether they still are those."""
+    files = {f"{folder.name}/{path.name}": hashes.sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
+    stored = rundir.read_json(run.file(rundir.MANIFEST))
+    rundir.write_json(run.file(rundir.MANIFEST), stored | {"trained": files})
+
+
 def require_same(run: RunDir, current: dict[str, Any]) -> None:
     """Raises RunError, with what differs, unless base, data, template and recipe are those the run began with."""
     then = rundir.read_json(run.file(rundir.MANIFEST))
     for what, same, difference in (
         (_("the base"), then["base"]["sha256"] == current["base"]["sha256"],
-         _differing(then["base"]["files"], current["base"]["files"])),
+         differing(then["base"]["files"], current["base"]["files"])),
         (_("the data"), then["data_sha256"] == current["data_sha256"],
-         _differing(_data_hashes(then), _data_hashes(current))),
+         differing(_data_hashes(then), _data_hashes(current))),
         (_("the template"), then["template_sha256"] == current["template_sha256"], []),
         (_("the recipe"), then["recipe_sha256"] == current["recipe_sha256"],
-         _differing(then["recipe"], current["recipe"], values=True)),
+         differing(then["recipe"], current["recipe"], values=True)),
     ):  # fmt: skip
         if not same:
             raise RunError(
@@ -74,7 +87,7 @@ def _data_hashes(stored: dict[str, Any]) -> dict[str, str]:
     return {file["path"]: f"{file['sha256']}, {file['rows']}" for file in stored["data"]}
 
 
-def _differing(then: dict[str, Any], now: dict[str, Any], values: bool = False) -> list[str]:
+def differing(then: dict[str, Any], now: dict[str, Any], values: bool = False) -> list[str]:
     """One piece of text for each name whose value changed; the values themselves only if they say something."""
     names = [name for name in (then | now) if then.get(name) != now.get(name)]
     if values:
@@ -82,12 +95,12 @@ def _differing(then: dict[str, Any], now: dict[str, Any], values: bool = False) 
     return [_("{name} has changed", name=name) for name in names]
 
 
-def _flat(recipe: Recipe) -> dict[str, Any]:
+def flat(recipe: Recipe) -> dict[str, Any]:
     """Dotted keys and their values."""
-    flat: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for name, value in recipe.model_dump(mode="json").items():
-        flat |= {f"{name}.{key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value}
-    return flat
+        values |= {f"{name}.{key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value}
+    return values
 
 
 def peak_memory() -> int:

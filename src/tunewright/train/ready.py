@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
+from tunewright.data.findings import places, short
 from tunewright.data.guess import reading_of
 from tunewright.data.prepare import Prepared, prepare
 from tunewright.data.template import ChatTemplate
 from tunewright.errors import DataError, MissingExtra
 from tunewright.evaluate import checks as own_checks
+from tunewright.evaluate import questions
 from tunewright.evaluate.compare import Item
-from tunewright.evaluate.general import Asked, load_general
 from tunewright.model import adapter, memory, source
 from tunewright.model.load import fast_bf16, pick_device
 from tunewright.model.memory import ModelFacts
@@ -21,10 +22,9 @@ from tunewright.model.source import Base
 from tunewright.recipe.load import Loaded, changed
 from tunewright.recipe.schema import Recipe
 from tunewright.tasks import JoiningTask, Task, task_of
-from tunewright.tasks.chat import ask
 from tunewright.tasks.pretrain import ROW
 from tunewright.text import _
-from tunewright.train import choose, replay
+from tunewright.train import choose, replay, space
 from tunewright.train.decide import decide, decide_head
 from tunewright.train.events import Listener
 from tunewright.train.forecast import Plan, foresee
@@ -33,7 +33,7 @@ from tunewright.train.forecast import Plan, foresee
 @dataclass(frozen=True)
 class Ready:
     """sources: of each recipe key, ``chosen: why`` included.  items: held-out rows to be answered.  asked: general
-    questions, where the task keeps what the base can do."""
+    questions, where the task keeps what the base can do.  replayed: general prompts that are mixed in."""
 
     recipe: Recipe
     sources: dict[str, str]
@@ -42,8 +42,26 @@ class Ready:
     task: Task
     prepared: Prepared
     items: list[Item]
-    asked: list[Asked]
+    asked: list[questions.Asked]
     plan: Plan
+    replayed: int = 0
+    device: str = "cpu"
+
+    @property
+    def chosen(self) -> dict[str, str]:
+        """Why, of each key that was left to us."""
+        return {key: source for key, source in self.sources.items() if source.startswith("chosen")}
+
+    @property
+    def shortage(self) -> space.DoesNotFit | None:
+        """The error to raise if more memory is foreseen than there is, with the smallest change that would do."""
+        there, needs = space.room(self.device), self.plan.memory["total"]
+        if needs <= there.bytes:
+            return None
+        change = space.smallest_change(
+            self.recipe, self.facts, self.prepared, self.replayed, self.device, there.bytes
+        )  # fmt: skip
+        return space.does_not_fit(needs, there, change, self.recipe.task, self.facts.parameters)
 
 
 def get_ready(loaded: Loaded, listener: Listener) -> Ready:
@@ -66,11 +84,29 @@ def get_ready(loaded: Loaded, listener: Listener) -> Ready:
     reasons |= more | chosen
     items = _items(prepared, task, recipe)
     asked = _asked(prepared, task, recipe)
-    prompts = len(replay.prompts()) if recipe.retain.share else 0
+    prompts = len(replay.prompts()) if replay.share(recipe) else 0
     sources = loaded.sources | {key: _("chosen: {why}", why=why) for key, why in reasons.items()}
     _tell(listener, base, prepared, recipe, reasons)
-    plan = foresee(recipe, facts, task, prepared, len(items) + len(asked), prompts, device)
-    return Ready(recipe, sources, base, facts, task, prepared, items, asked, plan)
+    plan = foresee(recipe, facts, task, prepared, len(items) + len(asked) // 8, prompts, device)
+    return Ready(recipe, sources, base, facts, task, prepared, items, asked, plan, prompts, device)
+
+
+def get_fitting(loaded: Loaded, listener: Listener) -> Ready:
+    """What ``get_ready`` gives, if the training is foreseen to fit into memory.
+
+    Else the smallest change with which it would is named in a ResourceError, or with ``train.fit: auto`` made, said and
+    written down as the source of its keys.
+    """
+    ready = get_ready(loaded, listener)
+    short = ready.shortage
+    if short is None:
+        return ready
+    if short.change is None or ready.recipe.train.fit != "auto":
+        raise short
+    values = short.change.values
+    listener.say(_("Changed to fit: {keys}, {cost}", keys=short.change.keys, cost=short.change.cost))
+    sources = loaded.sources | dict.fromkeys(values, _("chosen: {why}", why=short.what))
+    return get_ready(Loaded(changed(loaded.recipe, values), sources, loaded.path), listener)
 
 
 def _require_trackers(names: Sequence[str]) -> None:
@@ -132,11 +168,11 @@ def _items(prepared: Prepared, task: Task, recipe: Recipe) -> list[Item]:
     return items
 
 
-def _asked(prepared: Prepared, task: Task, recipe: Recipe) -> list[Asked]:
+def _asked(prepared: Prepared, task: Task, recipe: Recipe) -> list[questions.Asked]:
     codec = prepared.codec
     if not task.retains or not isinstance(codec, ChatTemplate):
         return []
-    return [Asked(q, ask(q.question, codec, recipe.data.system)) for q in load_general()]
+    return questions.ask(codec, recipe.data.system)
 
 
 def _tell(listener: Listener, base: Base, prepared: Prepared, recipe: Recipe, reasons: dict[str, str]) -> None:
@@ -152,6 +188,8 @@ def _tell(listener: Listener, base: Base, prepared: Prepared, recipe: Recipe, re
     )  # fmt: skip
     for finding in prepared.findings:
         listener.say(f"        {finding.code} {finding.severity}: {finding.message}")
+        if finding.rows:
+            listener.say(_("             where: {places}", places=places(finding, short)))
     listener.say(_("Chosen:"))
     for line in choose.told(recipe, reasons):
         listener.say("  " + line)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,60 +17,116 @@ from tunewright import rundir
 from tunewright.data.show import bracketed
 from tunewright.data.template import ChatTemplate
 from tunewright.errors import RunError
+from tunewright.evaluate import learned
+from tunewright.evaluate.kept import Retained
 from tunewright.example import Rendered
 from tunewright.infer.engines import engine_for, frozen_generation, labels_of
 from tunewright.model import adapter, fast
 from tunewright.model.load import DTYPES, load, quiet
 from tunewright.recipe.dump import dump
-from tunewright.recipe.load import Loaded
+from tunewright.recipe.load import Loaded, changed
 from tunewright.recipe.load import load as load_recipe
 from tunewright.recipe.schema import Recipe
 from tunewright.rundir import RunDir
 from tunewright.text import _
-from tunewright.train import checkpoints, replay
+from tunewright.train import checkpoints, rehearse, replay, space
 from tunewright.train.batches import Steps
 from tunewright.train.best import Best, Standing
 from tunewright.train.events import Listener
-from tunewright.train.manifest import manifest, now, peak_memory, require_same
-from tunewright.train.measuring import compared, measured_as, standing
-from tunewright.train.ready import Ready, get_ready
+from tunewright.train.manifest import manifest, note_trained, now, peak_memory, require_same
+from tunewright.train.measuring import Measured, compared, measured_as, retained_of, standing, with_epochs
+from tunewright.train.ranks import ALONE, Ranks, join
+from tunewright.train.ready import Ready, get_fitting, get_ready
 from tunewright.train.trainer import StepTrainer, cut_metrics, fit
 
+Measure = Callable[[Sequence[Rendered]], Standing]
 
-def train(loaded: Loaded, out: str | os.PathLike[str] | None = None, listener: Listener | None = None) -> RunDir:
-    """Train, measure, write the run folder. Raises the errors of ``tunewright.errors``."""
-    listener = listener or Listener()
-    rundir.require_free(out)
-    ready = get_ready(loaded, listener)
-    run = rundir.create(_name(ready.recipe), out)
-    with run.lock():
+def train(
+    loaded: Loaded, out: str | os.PathLike[str] | None = None, listener: Listener | None = None,
+    like: RunDir | None = None,
+) -> RunDir:  # fmt: skip
+    """Train, measure, write the run folder. Raises the errors of ``tunewright.errors``.
+
+    like: a run whose base, data, template and recipe this one must have, or it does not begin.
+    Where a launcher started several processes, all call this; the first of them writes and is heard.
+    """
+    ranks = join()
+    listener = listener if listener and ranks.first else Listener()
+    ranks.alone(lambda: rundir.require_free(out))
+    ready = _ready(lambda: get_fitting(loaded, listener), ranks, listener)
+    if like is not None:
+        require_same(like, manifest(ready.recipe, ready.base, ready.prepared))
+    run = ranks.of_first(lambda: rundir.create(_name(ready.recipe), out))
+    with ranks.holding(run):
         listener.opened(run)
-        _open(run, ready)
-        _finish(run, ready, None, listener)
+        ranks.alone(lambda: _open(run, ready))
+        _finish(run, ready, None, listener, ranks)
     return run
 
 
 def resume(run: RunDir, listener: Listener | None = None) -> RunDir:
     """Go on with an interrupted run from its last whole checkpoint. Refuses a changed base, data or recipe."""
-    listener = listener or Listener()
-    with run.lock():
-        if run.status().get("state") == "done":
-            what = _("this run is finished")
-            raise RunError(what, where=str(run), do=_("talk to it"), command=f"tunewright chat {run}")
+    ranks = join()
+    listener = listener if listener and ranks.first else Listener()
+    with ranks.holding(run):
+        ranks.alone(lambda: _require_unfinished(run))
         listener.opened(run)
-        ready = get_ready(load_recipe(run.file(rundir.RECIPE)), listener)
-        if run.file(rundir.MANIFEST).exists():
-            require_same(run, manifest(ready.recipe, ready.base, ready.prepared))
-        else:  # it ended while the folder was being opened
-            _open(run, ready)
-        start, skipped = checkpoints.newest(run.checkpoints)
-        for sentence in skipped:
-            listener.say(sentence)
-        step = start.step if start else 0
-        listener.say(_("Going on after step {step}.", step=step) if start else _("No checkpoint yet; starting over."))
-        cut_metrics(run, step)
-        _finish(run, ready, start, listener)
+        ready = _ready(lambda: get_ready(load_recipe(run.file(rundir.RECIPE)), listener), ranks, listener)
+        start = ranks.of_first(lambda: _start(run, ready, listener))
+        _finish(run, ready, start, listener, ranks)
     return run
+
+
+def _ready(get: Callable[[], Ready], ranks: Ranks, listener: Listener) -> Ready:
+    ready = ranks.in_turn(get)
+    if ranks.count > 1:
+        known = manifest(ready.recipe, ready.base, ready.prepared)
+        names = ("base", "data_sha256", "template_sha256", "recipe_sha256")
+        all_known = ranks.each(lambda: [known[name]["sha256"] if name == "base" else known[name] for name in names])
+        if any(one != all_known[0] for one in all_known):
+            raise RunError(_("the processes do not see the same base, data and recipe"),
+                           do=_("give all of them the same files and versions"))  # fmt: skip
+        listener.say(_("Train:  {count} processes, each with its part of every step's rows", count=ranks.count))
+    return ready
+
+
+def _require_unfinished(run: RunDir) -> None:
+    if run.file(rundir.STATUS).exists() and run.status().get("state") == "done":
+        what = _("this run is finished")
+        raise RunError(what, where=str(run), do=_("talk to it"), command=f"tunewright chat {run}")
+
+
+def _start(run: RunDir, ready: Ready, listener: Listener) -> checkpoints.Checkpoint | None:
+    """The checkpoint to go on from, if there is one; what was written after it is forgotten."""
+    run.sweep()
+    if run.file(rundir.MANIFEST).exists():
+        require_same(run, manifest(ready.recipe, ready.base, ready.prepared))
+    else:  # it ended while the folder was being opened
+        _open(run, ready)
+    start, skipped = checkpoints.newest(run.checkpoints)
+    for sentence in skipped:
+        listener.say(sentence)
+    step = start.step if start else 0
+    listener.say(_("Going on after step {step}.", step=step) if start else _("No checkpoint yet; starting over."))
+    cut_metrics(run, step)
+    return start
+
+
+def steps_alone(run: RunDir, listener: Listener | None = None) -> None:
+    """The steps of ``run``'s recipe, from its newest checkpoint if there is one, and nothing else: neither manifest nor
+    measuring. What ``verify`` repeats in a folder of its own."""
+    listener = listener or Listener()
+    ready = get_ready(load_recipe(run.file(rundir.RECIPE)), listener)
+    recipe, task, codec = ready.recipe, ready.task, ready.prepared.codec
+    assert recipe.train.precision != "auto"
+    start, _skipped = checkpoints.newest(run.checkpoints)
+    cut_metrics(run, start.step if start else 0)
+    generation = frozen_generation(task, ready.base, codec)
+    labels = labels_of(recipe, ready.prepared.labels)
+    model: Any = load(ready.base, recipe.train.precision, head=task.head, labels=labels)
+    general = _replay(engine_for(task, model, codec, generation, recipe), ready, listener)
+    model = adapter.prepare(model, recipe)
+    _fit(model, _steps(ready, general), run, ready, generation, start, None, listener)
 
 
 def _name(recipe: Recipe) -> str:
@@ -79,8 +135,8 @@ def _name(recipe: Recipe) -> str:
 
 def _open(run: RunDir, ready: Ready) -> None:
     """All that is known before training, on disk before training. The manifest comes last: where it is, all is."""
+    dump(ready.recipe, ready.sources, run.file(rundir.RECIPE))  # first: with it alone the run can be resumed
     run.set_status("preparing", pid=os.getpid(), started=now())
-    dump(ready.recipe, ready.sources, run.file(rundir.RECIPE))
     rundir.write_json(run.file(rundir.LEDGER), ready.prepared.ledger)
     lines = [json.dumps(finding.as_dict(), ensure_ascii=False) + "\n" for finding in ready.prepared.findings]
     rundir.write_text(run.file(rundir.FINDINGS), "".join(lines))
@@ -93,11 +149,15 @@ def _open(run: RunDir, ready: Ready) -> None:
     rundir.remember(run)
 
 
-def _finish(run: RunDir, ready: Ready, start: checkpoints.Checkpoint | None, listener: Listener) -> None:
+def _finish(
+    run: RunDir, ready: Ready, start: checkpoints.Checkpoint | None, listener: Listener, ranks: Ranks
+) -> None:
     began = time.monotonic()
     try:
-        _train_and_compare(run, ready, start, listener, began)
+        _train_and_compare(run, ready, start, listener, ranks, began)
     except BaseException as error:
+        if not ranks.first:
+            raise
         stopped = isinstance(error, KeyboardInterrupt)
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         run.set_status("stopped" if stopped else "failed", pid=os.getpid(), ended=now(), reason=reason)
@@ -105,7 +165,7 @@ def _finish(run: RunDir, ready: Ready, start: checkpoints.Checkpoint | None, lis
 
 
 def _train_and_compare(
-    run: RunDir, ready: Ready, start: checkpoints.Checkpoint | None, listener: Listener, began: float
+    run: RunDir, ready: Ready, start: checkpoints.Checkpoint | None, listener: Listener, ranks: Ranks, began: float
 ) -> None:
     recipe, task, codec = ready.recipe, ready.task, ready.prepared.codec
     precision = recipe.train.precision
@@ -114,8 +174,8 @@ def _train_and_compare(
     model: Any = load(ready.base, precision, head=task.head, labels=labels_of(recipe, ready.prepared.labels))
     engine = engine_for(task, model, codec, generation, recipe)
 
-    before = measured_as(engine, ready, _("Measuring the base"), listener)
-    general = _replay(engine, ready, listener)
+    before = ranks.alone(lambda: measured_as(engine, ready, _("Measuring the base"), listener))
+    general = ranks.in_turn(lambda: _replay(engine, ready, listener))
 
     model = adapter.prepare(model, recipe)
     listener.say(adapter.counts_line(model))
@@ -123,28 +183,46 @@ def _train_and_compare(
     best = None
     if recipe.train.keep == "best":
         best = Best(run.checkpoints, recipe.train.patience, start.step if start else 0)
-    trained = _fit(model, steps, run, ready, generation, start, best, listener)
+    trained = _fit(
+        model, steps, run, ready, generation, start, best, listener, ranks,
+        lambda trainer, measure: _rehearse(trainer, measure, ready, start, listener), retained_of(before),
+    )  # fmt: skip
     if not trained:
         raise KeyboardInterrupt
+    if ranks.first:
+        run.set_status("evaluating", pid=os.getpid(), step=len(steps), steps=len(steps))
+    ranks.alone(lambda: _compare(run, ready, model, before, listener, began))
+    if ranks.first:
+        run.set_status("done", step=len(steps), steps=len(steps), ended=now())
+        if best is not None:  # until now a crash would have had to go on from it
+            best.forget()
+
+
+def _compare(
+    run: RunDir, ready: Ready, model: Any, before: Measured | None, listener: Listener, began: float
+) -> None:
+    """Save the tuned model, measure it as its base was measured, and put the two side by side."""
+    recipe, task, codec = ready.recipe, ready.task, ready.prepared.codec
+    precision, generation = recipe.train.precision, frozen_generation(task, ready.base, codec)
+    assert precision != "auto" and before is not None
     if recipe.train.method != "lora":  # what is measured is what is saved and later opened
         for parameter in model.parameters():  # not its buffers, which are fp32 in every precision
             parameter.data = parameter.data.to(DTYPES[precision])
-    run.set_status("evaluating", pid=os.getpid(), step=len(steps), steps=len(steps))
     folder = run.file(rundir.ADAPTER if recipe.train.method == "lora" else rundir.MODEL)
     adapter.save(model, folder, codec.save, generation)
+    note_trained(run, folder)
 
     engine = engine_for(task, model, codec, generation, recipe)
-    after = measured_as(engine, ready, _("Measuring the tuned model"), listener)
-    rundir.write_json(run.file(rundir.EVALUATION), compared(before, after, ready, listener))
+    after = measured_as(engine, ready, _("Measuring the tuned model"), listener, before)
+    evaluation = compared(before, after, ready, listener)
+    evaluation = with_epochs(evaluation, rundir.read_lines(run.file(rundir.METRICS)), after, ready)
+    rundir.write_json(run.file(rundir.EVALUATION), evaluation)
     measured = {"memory_bytes": peak_memory(), "seconds": round(time.monotonic() - began, 1)}
-    rundir.write_json(run.file(rundir.PLAN), {"foreseen": ready.plan.as_dict(), "measured": measured})
-    if best is not None:  # until now a crash would have had to go on from it
-        best.forget()
-    run.set_status("done", step=len(steps), steps=len(steps), ended=now())
+    rundir.write_json(run.file(rundir.PLAN), rundir.read_json(run.file(rundir.PLAN)) | {"measured": measured})
 
 
 def _replay(engine: Any, ready: Ready, listener: Listener) -> Sequence[Rendered]:
-    if not ready.recipe.retain.share:
+    if not replay.share(ready.recipe):
         return []
     codec = ready.prepared.codec
     assert isinstance(codec, ChatTemplate)
@@ -153,41 +231,87 @@ def _replay(engine: Any, ready: Ready, listener: Listener) -> Sequence[Rendered]
 
 
 def _steps(ready: Ready, general: Sequence[Rendered]) -> Steps:
-    settings, share = ready.recipe.train, ready.recipe.retain.share
-    assert settings.batch_size != "auto" and settings.epochs != "auto" and share != "auto"
+    settings = ready.recipe.train
+    assert settings.batch_size != "auto" and settings.epochs != "auto"
     return Steps(
         ready.prepared.train, settings.batch_size, settings.epochs, ready.recipe.seed, settings.max_steps, general,
-        share,
+        replay.share(ready.recipe),
     )  # fmt: skip
 
 
 def _fit(
     model: Any, steps: Steps, run: RunDir, ready: Ready, generation: dict[str, Any],
-    start: checkpoints.Checkpoint | None, best: Best | None, listener: Listener,
+    start: checkpoints.Checkpoint | None, best: Best | None, listener: Listener, ranks: Ranks = ALONE,
+    rehearsal: Callable[[StepTrainer, Measure], int] | None = None, base: Retained | None = None,
 ) -> bool:  # fmt: skip
-    """Train to the end, or until the best epoch is known. False if the person stopped it."""
+    """Train to the end, or until the best epoch is known. False if the person stopped it.
+
+    rehearsal: called before step 1; says how many tokens a micro-batch may have.  base: what the model has moved from.
+    """
     recipe, task, codec = ready.recipe, ready.task, ready.prepared.codec
     budget, done = recipe.train.token_budget, start.step if start else 0
     assert budget != "auto"
     told = {"at": 0.0}
+    lines = rundir.read_lines(run.file(rundir.METRICS))
     with listener.training(len(steps), done) as show, quiet(), fast.kernels(model):
 
         def on_step(line: dict[str, Any]) -> None:
             show(line)
-            if "step" in line and (time.monotonic() - told["at"] > 1 or line["step"] == 1):
+            if "step" in line:
+                lines.append(line)
+            if "held_out_loss" in line and (rising := learned.rising(learned.epochs(lines))):
+                show({"note": rising})
+            if ranks.first and "step" in line and (time.monotonic() - told["at"] > 1 or line["step"] == 1):
                 told["at"] = time.monotonic()
                 run.set_status("training", pid=os.getpid(), step=line["step"], steps=len(steps), loss=line["loss"])
 
         engine = engine_for(task, model, codec, generation, recipe)
         trainer = StepTrainer(
             model, steps, recipe, run, start.token_budget if start else budget, on_step,
-            lambda: task.objective(model, codec), lambda: standing(engine, ready), best,
+            lambda: task.objective(model, codec), lambda: standing(engine, ready, base=base), best, ranks,
         )  # fmt: skip
+        if rehearsal is not None:
+            trainer.token_budget = ranks.of_first(
+                lambda: rehearsal(trainer, lambda rows: standing(engine, ready, rows))
+            )  # fmt: skip
         finished = fit(trainer, start)
-    if finished and best is not None and best.step is not None:
+    if finished and ranks.first and best is not None and best.step is not None:
         best.restore(model)
         _say_best(best, len(steps), steps, listener)
     return finished
+
+
+def _rehearse(
+    trainer: StepTrainer, measure: Measure, ready: Ready, start: checkpoints.Checkpoint | None, listener: Listener
+) -> int:
+    """The longest step, an evaluation and a save before step 1, compared with the plan. Returns the token budget."""
+    run, known = trainer.run, rehearse.before(trainer.run.file(rundir.PLAN))
+    there = space.room(ready.device)
+    if start is not None and known is not None and known["memory_bytes"] <= there.bytes:
+        listener.say(
+            _("Rehearsed when the run began: {peak:.2f} GB at most; {there:.1f} GB are {bound}",
+              peak=known["memory_bytes"] / 1e9, there=there.bytes / 1e9, bound=there.bound)
+        )  # fmt: skip
+        return trainer.token_budget
+    found = rehearse.rehearse(trainer, ready, measure, ready.device)
+    for line in rehearse.told(found, ready.plan, there, len(trainer.steps)):
+        listener.say(line)
+    if found.token_budget < trainer.token_budget:
+        _note_budget(run, ready, found.token_budget, listener)
+    plan = {"foreseen": ready.plan.as_dict(), "rehearsed": found.as_dict(), "measured": None}
+    rundir.write_json(run.file(rundir.PLAN), plan)
+    return found.token_budget
+
+
+def _note_budget(run: RunDir, ready: Ready, budget: int, listener: Listener) -> None:
+    """``train.fit: auto`` has made micro-batches smaller: the run's recipe says so. The manifest, which holds the
+    recipe's hash, is away meanwhile: a run without one is opened anew when it goes on."""
+    listener.say(_("Changed to fit: train.token_budget={budget}, which changes no result", budget=budget))
+    recipe = changed(ready.recipe, {"train.token_budget": budget})
+    why = _("chosen: the rehearsal did not fit into memory with {more}", more=ready.recipe.train.token_budget)
+    run.file(rundir.MANIFEST).unlink()
+    dump(recipe, ready.sources | {"train.token_budget": why}, run.file(rundir.RECIPE))
+    rundir.write_json(run.file(rundir.MANIFEST), manifest(recipe, ready.base, ready.prepared))
 
 
 def _say_best(best: Best, total: int, steps: Steps, listener: Listener) -> None:

@@ -30,12 +30,13 @@ from tunewright.errors import ResourceError, TrainingError
 from tunewright.example import Rendered
 from tunewright.model.fast import give_back_memory
 from tunewright.recipe.schema import Recipe
-from tunewright.rundir import METRICS, RunDir
+from tunewright.rundir import METRICS, RunDir, write_bytes
 from tunewright.tasks.interface import Objective
 from tunewright.text import _
 from tunewright.train import checkpoints
-from tunewright.train.batches import Steps
+from tunewright.train.batches import Steps, shares
 from tunewright.train.best import Best, Standing
+from tunewright.train.ranks import ALONE, Ranks
 
 TRIM_EVERY = 4  # steps
 OnStep = Callable[[dict[str, Any]], None]
@@ -46,14 +47,15 @@ class StepTrainer(Trainer):
     def __init__(
         self, model: torch.nn.Module, steps: Steps, recipe: Recipe, run: RunDir, token_budget: int, on_step: OnStep,
         open_objective: Callable[[], Objective], standing: Callable[[], Standing] | None = None,
-        best: Best | None = None,
+        best: Best | None = None, ranks: Ranks = ALONE,
     ) -> None:  # fmt: skip
         """open_objective: the task's loss of rows.  standing: how the model does on rows it is not trained on, asked at
-        the end of each epoch; with ``best`` the best epoch's weights are kept."""
-        super().__init__(model=model, args=_arguments(recipe, run, len(steps)), train_dataset=steps)  # type: ignore[arg-type]
+        the end of each epoch; with ``best`` the best epoch's weights are kept.  ranks: this process among those that
+        train together; only the first writes."""
+        super().__init__(model=model, args=_arguments(recipe, run, len(steps), ranks), train_dataset=steps)  # type: ignore[arg-type]
         self.steps, self.recipe, self.run = steps, recipe, run
         self.token_budget, self.on_step = token_budget, on_step
-        self.standing, self.best = standing, best
+        self.standing, self.best, self.ranks = standing, best, ranks
         self.enough = False
         self.counted: dict[str, Any] = {}
         self.kept: checkpoints.Checkpoint | None = None
@@ -62,7 +64,7 @@ class StepTrainer(Trainer):
         with self.autocast():
             self.objective = open_objective()
         self.add_callback(_GiveBackMemory())
-        self.add_callback(_Stop())
+        self.add_callback(_Stop(ranks))
         self.add_callback(_EnoughEpochs(lambda: self.enough))
         self.remove_callback(PrinterCallback)  # the screen is the listener's
 
@@ -88,7 +90,8 @@ class StepTrainer(Trainer):
         """Gradient of one step: the mean over all learned tokens of its rows. Returns that loss, () fp32."""
         model.train()
         began = time.monotonic()
-        loss = self._step_loss(inputs)
+        learned = sum(row.learned for row in inputs)
+        loss = self._step_loss(inputs, learned) if self.ranks.count == 1 else self._shared_loss(inputs, learned)
         self.counted = {
             "tokens": sum(row.length for row in inputs),
             "learned_tokens": sum(row.learned for row in inputs),
@@ -97,12 +100,22 @@ class StepTrainer(Trainer):
         }
         return loss
 
-    def _step_loss(self, rows: list[Rendered]) -> torch.Tensor:
+    def _shared_loss(self, rows: list[Rendered], learned: int) -> torch.Tensor:
+        """The same with several processes: each adds up the gradient of its part of the rows, divided by the learned
+        tokens of all. The sum of them is the step's gradient, with which every process takes the same step."""
+        mine = shares(rows, self.ranks.count)[self.ranks.number]
+        # A seed for each step, so that dropout does not depend on where the run was interrupted.
+        torch.manual_seed(hash((self.recipe.seed, self.state.global_step, self.ranks.number)))
+        losses = self.ranks.each(lambda: float(self._step_loss(mine, learned)))
+        self.ranks.sum_gradients(self.model.parameters())
+        return torch.tensor(sum(losses), device=self.args.device)
+
+    def _step_loss(self, rows: list[Rendered], learned: int) -> torch.Tensor:
         while True:
             try:
-                return self.accumulate(rows)
+                return self.accumulate(rows, learned)
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 lengths = [row.length for row in rows]
                 groups = micro_batches(lengths, self.token_budget)
@@ -127,9 +140,9 @@ class StepTrainer(Trainer):
         note = _("out of memory: the step is repeated in micro-batches of {count} tokens", count=self.token_budget)
         self.on_step({"note": note})
 
-    def accumulate(self, rows: list[Rendered]) -> torch.Tensor:
-        """Adds the step's gradient to the weights, one micro-batch after the other. Returns the step's loss."""
-        learned = sum(row.learned for row in rows)
+    def accumulate(self, rows: list[Rendered], learned: int) -> torch.Tensor:
+        """Adds the gradient of ``rows`` to the weights, one micro-batch after the other. Returns their part of the loss
+        of a step that learns ``learned`` tokens."""
         total = torch.zeros((), dtype=torch.float32, device=self.args.device)
         for group in micro_batches([row.length for row in rows], self.token_budget):
             part = [rows[index] for index in group]
@@ -191,7 +204,8 @@ class StepTrainer(Trainer):
                 "tokens_per_second": round(counted["tokens"] / max(counted["seconds"], 1e-9), 1),
             }
             line |= self._end_of_epoch(self.state.global_step)
-            self.run.append(METRICS, line)
+            if self.ranks.first:
+                self.run.append(METRICS, line)
             self.on_step(line)
         super().log(logs, start_time)
 
@@ -201,18 +215,27 @@ class StepTrainer(Trainer):
         last = step == len(self.steps)
         if self.standing is None or not (step % self.steps.per_epoch == 0 or last) or (last and self.best is None):
             return {}
+        one, self.enough = self.ranks.of_first(lambda: self._stand(step))
+        line = {"held_out_loss": one.loss} if math.isfinite(one.loss) else {}
+        if one.divergence is not None and math.isfinite(one.divergence):
+            line["divergence"] = one.divergence
+        return line if one.accuracy is None else line | {"held_out_accuracy": one.accuracy}
+
+    def _stand(self, step: int) -> tuple[Standing, bool]:
+        """How the model stands after ``step``, and whether the best epoch is known by that."""
+        assert self.standing is not None
         with self.autocast():
             one = self.standing()
         if self.best is not None:
             self.best.offer(step, one, self.model)
-            self.enough = self.best.enough
-        line = {"held_out_loss": one.loss} if math.isfinite(one.loss) else {}
-        return line if one.accuracy is None else line | {"held_out_accuracy": one.accuracy}
+        return one, self.best is not None and self.best.enough
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self.run.checkpoints / checkpoints.SAVING)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        if not self.ranks.first:
+            return
         staging = self.run.checkpoints / checkpoints.SAVING
         shutil.rmtree(staging, ignore_errors=True)
         try:
@@ -251,8 +274,8 @@ class _GiveBackMemory(TrainerCallback):
 class _Stop(TrainerCallback):
     """Ctrl-C ends the step, saves and stops; a second one stops at once."""
 
-    def __init__(self) -> None:
-        self.asked = False
+    def __init__(self, ranks: Ranks) -> None:
+        self.asked, self.ranks = False, ranks
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
@@ -272,7 +295,7 @@ class _Stop(TrainerCallback):
             signal.signal(signal.SIGINT, before)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_more: Any) -> Any:
-        if self.asked:
+        if any(self.ranks.each(lambda: self.asked)):
             control.should_save = control.should_training_stop = True
         return control
 
@@ -311,7 +334,7 @@ def fit(trainer: StepTrainer, start: checkpoints.Checkpoint | None) -> bool:
     return trainer.enough or trainer.state.global_step >= len(trainer.steps)
 
 
-def _arguments(recipe: Recipe, run: RunDir, steps: int) -> TrainingArguments:
+def _arguments(recipe: Recipe, run: RunDir, steps: int, ranks: Ranks) -> TrainingArguments:
     train = recipe.train
     assert train.learning_rate != "auto" and recipe.save.every != "auto"  # choose.py has filled them
     return TrainingArguments(
@@ -327,7 +350,7 @@ def _arguments(recipe: Recipe, run: RunDir, steps: int) -> TrainingArguments:
         logging_nan_inf_filter=False,
         save_strategy="steps",
         save_steps=recipe.save.every,
-        report_to=list(train.report_to),
+        report_to=list(train.report_to) if ranks.first else [],
         run_name=run.path.name,
         disable_tqdm=True,
         log_level="error",
@@ -337,7 +360,8 @@ def _arguments(recipe: Recipe, run: RunDir, steps: int) -> TrainingArguments:
     )
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch or Python said that there is no memory, on a CPU or a GPU."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     text = str(error)
@@ -350,8 +374,7 @@ def cut_metrics(run: RunDir, step: int) -> None:
     if path.exists():
         from_disk = path.read_bytes().splitlines(keepends=True)
         kept = [line for line in from_disk if line.endswith(b"\n") and _line_step(line) <= step]
-        path.with_suffix(".tmp").write_bytes(b"".join(kept))
-        os.replace(path.with_suffix(".tmp"), path)
+        write_bytes(path, b"".join(kept))
 
 
 def _line_step(line: bytes) -> int:

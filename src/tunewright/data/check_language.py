@@ -1,0 +1,143 @@
+"""Which languages the rows are written in, as findings D210 and D213."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+from tunewright.data.findings import Spots, finding
+from tunewright.data.formats import Reads
+from tunewright.example import Chat, Finding
+from tunewright.text import _
+
+_SCRIPTS: Mapping[str, re.Pattern[str]] = {
+    "Chinese": re.compile("[\u3400-\u4dbf\u4e00-\u9fff]"),
+    "Japanese": re.compile("[\u3040-\u30ff]"),
+    "Korean": re.compile("[\uac00-\ud7af]"),
+    "Cyrillic script": re.compile("[\u0400-\u04ff]"),
+    "Arabic script": re.compile("[\u0600-\u06ff]"),
+    "Devanagari script": re.compile("[\u0900-\u097f]"),
+    "Greek script": re.compile("[\u0370-\u03ff]"),
+    "Hebrew script": re.compile("[\u0590-\u05ff]"),
+    "Thai script": re.compile("[\u0e00-\u0e7f]"),
+}
+_LATIN = re.compile("[A-Za-z\u00c0-\u024f]")
+
+
+def languages(chats: Sequence[Chat], reads: Reads = "turns") -> Counter[str]:
+    """How many rows are written mainly in which language, told by script alone: their answers, or their texts."""
+    role = "user" if reads == "labels" else "assistant"
+    counts: Counter[str] = Counter()
+    for chat in chats:
+        text = "".join(m.content for m in chat.messages if m.role == role)[:4000]
+        counts[_script(text)] += 1
+    return counts
+
+
+def check_languages(chats: Sequence[Chat], reads: Reads) -> Iterator[Finding]:
+    counts = languages(chats, reads)
+    del counts["none"]
+    if counts:
+        total = sum(counts.values())
+        shares = [(name, 100 * count / total) for name, count in counts.most_common(6)]
+        names = ", ".join(f"{name} ({share:.0f} %)" for name, share in shares if share >= 0.5)
+        what = {"turns": _("answers"), "labels": _("texts"), "pairs": _("targets"), "documents": _("documents")}[reads]
+        yield finding("D210", [], count=total, names=names, what=what)
+    if reads in ("turns", "pairs"):
+        yield from _strays(chats, reads)
+
+
+def _script(text: str) -> str:
+    if text.isascii():
+        return "Latin script" if _LATIN.search(text) else "none"
+    seen = {name: len(pattern.findall(text)) for name, pattern in _SCRIPTS.items()}
+    if seen["Japanese"] and seen["Japanese"] * 5 > seen["Chinese"]:
+        seen["Japanese"] += seen["Chinese"]
+        seen["Chinese"] = 0
+    seen["Latin script"] = len(_LATIN.findall(text)) // 4  # a Latin word has several letters, a character is a word
+    best = max(seen, key=lambda name: seen[name])
+    return best if seen[best] else "none"
+
+
+# -- answers in another language -------------------------------------------------------------------------------------
+
+_FREQUENT: Mapping[str, str] = {
+    "English": "the and of to is that it for with you are this was be your not have from can by at which what how "
+    "there their they would",
+    "French": "le les des est et une dans qui pour pas sur avec vous sont ce cette du au ils elle nous je aux ou mais "
+    "son ses deux",
+    "German": "der die das und ist nicht ein eine mit den von zu auf für sich dem des ich sie auch werden wird im sind",
+    "Spanish": "el los las y en del es por con para su como una lo al pero más está son este esta muy",
+    "Italian": "il gli di che è per non con del della dei nel una sono più come questo anche alla delle",
+    "Portuguese": "o os e em um uma é não do da dos das ao pelo com para mais seu sua são você",
+    "Dutch": "het een van niet op te voor zijn aan ook er maar dat wordt deze zich naar",
+}
+# A word that two of the languages share says nothing.
+_SHARED = Counter(word for words in _FREQUENT.values() for word in set(words.split()))
+_TELLS = {word: name for name, words in _FREQUENT.items() for word in words.split() if _SHARED[word] == 1}
+_WORD = re.compile(r"[^\W\d_]+")
+_ASKED_FOR = re.compile(
+    r"translat|traduc|traduire|tradui|übersetz|翻译|译成|译为|翻成|\b(?:english|french|spanish|german|chinese|mandarin|"
+    r"italian|japanese|portuguese|dutch|korean|russian|latin|arabic|hindi|greek|language)\b|[英法德日韩俄中]文|"
+    r"[英法德日韩俄汉]语|西班牙语|意大利语|葡萄牙语|拼音|单词|代码|程序|函数|\b(?:code|function|program|script|regex)\b",
+    re.IGNORECASE,
+)
+_CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`", re.DOTALL)
+_LONG_WORD = re.compile("[a-z]{4,}")
+_TWO_CHARACTERS = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\u0400-\u04ff\u0600-\u06ff]{2}")
+_LOOKED_AT = 400  # characters of a text that tell its language
+_HABIT = 0.2  # from this share on, answering in another language is what the data is for
+_RARE, _MAJORITY = 0.05, 0.9
+
+
+def _tongue(text: str) -> str | None:
+    """The language of a text of some length, or None where it cannot be told."""
+    text = _CODE.sub(" ", text[:_LOOKED_AT]) if "`" in text else text[:_LOOKED_AT]
+    script = _script(text)
+    if script == "none":
+        return None
+    if script != "Latin script":
+        return script if len(_SCRIPTS[script].findall(text)) >= 8 else None
+    told = [_TELLS[word] for word in _TELLS.keys() & set(_WORD.findall(text.lower()))]
+    if len(told) < 3:
+        return None
+    best = max(told, key=told.count)
+    return best if told.count(best) >= max(3, 3 * (len(told) - told.count(best))) else None
+
+
+def _strays(chats: Sequence[Chat], reads: Reads) -> Iterator[Finding]:
+    """Answers in another language than their question, or than nearly all others; not where it was asked for."""
+    pairs: list[tuple[Chat, str | None, str]] = []
+    counts: Counter[str] = Counter()
+    for chat in chats:
+        last = chat.last_answer()
+        answer = _tongue(chat.messages[last].content) if last else None
+        if not last or answer is None:
+            continue
+        pairs.append((chat, _tongue(chat.messages[last - 1].content) if reads == "turns" else None, answer))
+        counts[answer] += 1
+    total = len(pairs)
+    most = counts.most_common(1)[0] if counts else ("", 0)
+    has_majority = most[1] >= _MAJORITY * total and total >= 20
+    strays = Spots()
+    for chat, asked, answer in pairs:
+        alone = has_majority and counts[answer] < max(2, _RARE * total)
+        if (asked not in (None, answer) or alone) and not _asked_for(chat) and not _about_words(chat):
+            strays.add(chat.origin, answer)
+    if len(strays.rows) <= max(1, _HABIT * total):
+        yield from strays.finding("D213")
+
+
+def _about_words(chat: Chat) -> bool:
+    """Whether the answer takes up a word that the question quotes in the answer's script."""
+    last = chat.last_answer() or 1
+    asked, answer = chat.messages[last - 1].content, chat.messages[last].content
+    if _script(asked) == _script(answer):
+        return False
+    own = _LONG_WORD if _script(answer) == "Latin script" else _TWO_CHARACTERS
+    return not set(own.findall(asked.lower())).isdisjoint(own.findall(answer.lower()))
+
+
+def _asked_for(chat: Chat) -> bool:
+    return any(m.role in ("system", "user") and _ASKED_FOR.search(m.content) for m in chat.messages)

@@ -1,0 +1,126 @@
+"""What is odd about the characters of the texts, as findings D107 and D205 to D207."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+from tunewright.data.check_personal import around
+from tunewright.data.findings import Spots, finding, named
+from tunewright.data.formats import Reads
+from tunewright.data.mojibake import MOJIBAKE
+from tunewright.example import Chat, Finding, Origin
+
+# Looked for where no base has been named yet; with a base its own special tokens are looked for.
+USUAL_SPECIALS = (
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<|eot_id|>",
+    "<|begin_of_text|>",
+    "<|end_of_text|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<start_of_turn>",
+    "<end_of_turn>",
+    "<s>",
+    "</s>",
+    "<bos>",
+    "<eos>",
+    "[INST]",
+    "[/INST]",
+    "<|user|>",
+    "<|assistant|>",
+    "<|system|>",
+    "<|end|>",
+)
+_USUAL = re.compile("|".join(map(re.escape, USUAL_SPECIALS)))
+CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ufdd0-\ufdef]")
+
+
+def usual_specials(text: str) -> list[str]:
+    return _USUAL.findall(text)
+
+
+def check_texts(chats: Sequence[Chat], specials: Callable[[str], list[str]], reads: Reads) -> Iterator[Finding]:
+    """Broken characters, control characters, special tokens, and placeholders of forms and letters."""
+    broken, control, open_ = Spots(), Spots(), Spots()
+    special: list[Origin] = []
+    names: Counter[str] = Counter()
+    for chat in chats:
+        text = "\n".join(m.content if m.thinking is None else f"{m.content}\n{m.thinking}" for m in chat.messages)
+        if not text.isascii() and (match := MOJIBAKE.search(text)):
+            broken.add(chat.origin, repr(around(text, match, 8)))
+        if match := CONTROL.search(text):
+            control.add(chat.origin, f"U+{ord(match[0]):04X}")
+        if hits := specials(text):
+            special.append(chat.origin)
+            names.update(hits)
+        if reads in ("turns", "pairs") and (sign := _placeholder(chat)):
+            open_.add(chat.origin, sign)
+    yield from open_.finding("D107")
+    yield from broken.finding("D205")
+    yield from control.finding("D206")
+    if special:
+        yield finding("D207", special, names=named(names))
+
+
+# -- placeholders ----------------------------------------------------------------------------------------------------
+
+_NAMES = """
+    name names firstname lastname surname fullname username nickname author company organization organisation brand
+    product business team department school university city town state country street address zip location place venue
+    date day month year time deadline email e-mail mail phone telephone website url link number amount price title
+    position role job signature recipient sender customer client user employee manager boss friend person topic
+    placeholder here
+"""
+_THINGS = frozenset(_NAMES.split())
+_TO_BE_FILLED = re.compile(r"(?:insert|enter|add|fill in|your)[ _-]", re.IGNORECASE)
+_CHINESE = re.compile(
+    "(?:[你您]的|填写|请?[插输]入|公司|产品|客户|用户|收件人|发件人)?"
+    "(?:姓名|名字|名称|公司|日期|时间|地址|地点|电话|手机号|邮箱|学校|城市|职位|作者|公司名|产品名|用户名)"
+)
+# Brackets that stand for themselves: no index, no link, no call, no attribute, no key of JSON.
+_BRACKETS = re.compile(
+    r"(?<![A-Za-z0-9_\])])\[([^\[\]\n]{1,60})\](?![(\[:=])|(?<![A-Za-z0-9_>])<([^<>\n]{1,60})>|【([^【】\n]{1,30})】"
+    r"|(?<![A-Za-z0-9_$\\{}\])\"'%#@:(])\{([^{}\n]{1,60})\}(?!\})"
+)
+_BETWEEN = re.compile(r"(?:['’]s)?[\s_]+|(?:['’]s)$")
+_MOST_WORDS = 6
+_FILLER = re.compile(r"lorem ipsum", re.IGNORECASE)
+_LATER = re.compile(r"(?:^|[\[(（<]|\. |\n)(?:TODO|FIXME|TBD|TBA)(?=\s*(?:[:：\])）>.]|$))")
+_CODE = re.compile(
+    r"```|^\s*(?:import |from \w+ import |def |class |#include|<!DOCTYPE|<html|SELECT )|</\w+>|\bf[\"']", re.MULTILINE
+)
+
+
+def _placeholder(chat: Chat) -> str | None:
+    """The first placeholder that an answer holds, if it is no code: there such signs mean something."""
+    for message in chat.messages:
+        text = message.content
+        if message.role != "assistant" or not message.learn:
+            continue
+        place = _FILLER.search(text) or _LATER.search(text)
+        sign = place[0].strip() if place else _open_bracket(text)
+        if sign and not _CODE.search(text):
+            return sign
+    return None
+
+
+def _open_bracket(text: str) -> str | None:
+    """The first bracket that names what belongs in its place: [Your Name], {customer_name}, <date>, 【姓名】."""
+    if not any(sign in text for sign in "[<{【"):
+        return None
+    for match in _BRACKETS.finditer(text):
+        inside = next(filter(None, match.groups()))
+        if _TO_BE_FILLED.match(inside) or _CHINESE.fullmatch(inside):
+            return match[0]
+        words = _BETWEEN.split(inside.lower())
+        if len(words) <= _MOST_WORDS and not _THINGS.isdisjoint(words) and all(_is_word(word) for word in words):
+            return match[0]
+    return None
+
+
+def _is_word(text: str) -> bool:
+    return not text or text.replace("-", "").replace("/", "").replace("'", "").isalpha()

@@ -1,0 +1,57 @@
+"""Identity: base, data, recipe, weights and checkpoints are still what the run's manifest says."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from tunewright import __version__
+from tunewright.recipe.dump import text
+from tunewright.text import _
+from tunewright.train import checkpoints
+from tunewright.train.manifest import differing, flat, versions
+from tunewright.verify.proof import Proof, failed, passed
+from tunewright.verify.subject import Subject, is_weights
+
+NAME = "identity"
+
+
+def prove(subject: Subject) -> Proof:
+    then = subject.manifest
+    weights = subject.changed_files(is_weights)
+    damaged = checkpoints.damaged(subject.run.checkpoints)
+    problems = [problem for problem in (subject.base_problem, subject.data_problem, *_recipe(subject)) if problem]
+    problems += [_("{file} is not what the run wrote", file=file) for file in weights or ()]
+    problems += [_("checkpoint {damage}", damage=damage) for damage in damaged]
+    kept = len(list(subject.run.checkpoints.glob("step-*")))
+    values: dict[str, Any] = {
+        "base": subject.base_problem is None, "data": subject.data_problem is None, "recipe": not _recipe(subject),
+        "weights": None if weights is None else not weights, "checkpoints": kept, "damaged_checkpoints": len(damaged),
+    }  # fmt: skip
+    numbers = _("base {base}, data {data}, recipe {recipe}; files: {files}, checkpoints: {n}",
+                base=then["base"]["sha256"][:8], data=then["data_sha256"][:8], recipe=then["recipe_sha256"][:8],
+                files=len(then.get("trained", ())), n=kept)  # fmt: skip
+    if not problems:
+        return passed(NAME, numbers, values, tuple(_notes(subject, weights is None)))
+    do = _("bring it back as it was when the run was trained, or train anew")
+    return failed(NAME, "; ".join(problems), str(subject.run), do, "", values)
+
+
+def _recipe(subject: Subject) -> list[str]:
+    """What differs in the recipe. Keys that only the older or only the newer version knows are no difference."""
+    then, recipe = subject.manifest, subject.recipe
+    if hashlib.sha256(text(recipe, {}).encode()).hexdigest() == then["recipe_sha256"]:
+        return []
+    now = flat(recipe)
+    both = [{name: side[name] for name in then["recipe"] if name in now} for side in (then["recipe"], now)]
+    return [_("the recipe: {change}", change=change) for change in differing(both[0], both[1], values=True)]
+
+
+def _notes(subject: Subject, no_hashes: bool) -> list[str]:
+    then = {"tunewright": subject.manifest["tunewright"], **subject.manifest["versions"]}
+    now = {"tunewright": __version__, **versions()}
+    notes = [_("{name} was {then}, is {now}", name=name, then=old, now=now.get(name))
+             for name, old in then.items() if now.get(name) != old]  # fmt: skip
+    if no_hashes:
+        notes.append(_("the run is of a version that kept no hashes of its weights, so these are not compared"))
+    return notes
