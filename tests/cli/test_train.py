@@ -202,7 +202,7 @@ def big_base(base: Path, home: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("room", [120, 400], ids=["for the weights", "for the training"])
+@pytest.mark.parametrize("room", [200, 400], ids=["for the weights", "for the training"])
 def test_no_memory_is_said_without_a_traceback(room: int, home: Path, tiny_base: Path) -> None:
     args = quick(big_base(tiny_base, home), "train.method=full", "train.max_steps=2", "evaluate.rows=0")
     done = subprocess.run(

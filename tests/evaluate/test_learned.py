@@ -59,7 +59,7 @@ def test_the_verdict_says_which_epoch_was_lowest_and_what_to_do() -> None:
 
 
 def test_where_the_best_epoch_was_kept_that_is_said() -> None:
-    assert "were kept" in evaluation((2.0, 1.5), (0.4, 2.1), kept_best=True)["verdict"]
+    assert "decided which epoch was kept" in evaluation((2.0, 1.5), (0.4, 2.1), kept_best=True)["verdict"]
 
 
 def test_a_sound_training_is_told_as_before() -> None:
