@@ -28,6 +28,11 @@ class Origin:
     def __str__(self) -> str:
         return f"{self.file}:{self.line}" if self.line else f"{self.file} row {self.row}"
 
+    @property
+    def place(self) -> dict[str, Any]:
+        """For programs."""
+        return {"file": self.file, "line": self.line, "row": self.row}
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -103,11 +108,11 @@ class Finding:
 
     def as_dict(self, most: int | None = None) -> dict[str, Any]:
         """For programs; with at most ``most`` of the rows."""
-        rows = [_place(row) for row in self.rows[:most]]
+        rows = [row.place for row in self.rows[:most]]
         for row, seen in zip(rows, self.seen, strict=False):
             row["seen"] = seen
         for row, other in zip(rows, self.others, strict=False):
-            row["like"] = _place(other)
+            row["like"] = other.place
         return {
             "code": self.code,
             "severity": self.severity,
@@ -127,6 +132,3 @@ class Finding:
             others=tuple(Origin(**row["like"]) for row in rows if "like" in row),
         )
 
-
-def _place(origin: Origin) -> dict[str, Any]:
-    return {"file": origin.file, "line": origin.line, "row": origin.row}

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from tunewright.data.asked import asking, is_blank, line_column
+from tunewright.data.files import Source
 from tunewright.data.formats import Reading
-from tunewright.data.read import Row, Source, read
+from tunewright.data.read import Row, read
 from tunewright.data.stream import stream
 from tunewright.errors import DataError
 from tunewright.example import Origin

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from tunewright.data.files import sources
 from tunewright.data.formats import Conversion, convert
-from tunewright.data.read import Row, read, sources
+from tunewright.data.read import Row, read
 from tunewright.data.variables import fill_all
 from tunewright.errors import DataError
 from tunewright.example import Message, Origin

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tunewright.data.files import SUFFIXES
 from tunewright.data.formats import Reading
 from tunewright.data.guess import guess_task
 from tunewright.data.inspect import inspect
 from tunewright.data.load import find, load
 from tunewright.data.prepare import prepare
-from tunewright.data.read import SUFFIXES
 from tunewright.data.template import ChatTemplate
 from tunewright.errors import InputError
 from tunewright.example import Message

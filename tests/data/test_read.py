@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tunewright.data.read import read, sources
+from tunewright.data.files import sources
+from tunewright.data.read import read
 from tunewright.errors import DataError
 
 ROW = '{"instruction": "a", "output": "b"}'

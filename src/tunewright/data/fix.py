@@ -21,12 +21,13 @@ from tunewright import rundir
 from tunewright.data.check import nothing_to_learn
 from tunewright.data.check_texts import CONTROL
 from tunewright.data.digest import digests
+from tunewright.data.files import Source
 from tunewright.data.inspect import inspect
 from tunewright.data.labelled import columns_of
 from tunewright.data.load import Raw, Reading, convert_rows, find, read_rows
 from tunewright.data.messages import kind_of
 from tunewright.data.mojibake import mended, windows
-from tunewright.data.read import Row, Source
+from tunewright.data.read import Row
 from tunewright.errors import DataError
 from tunewright.example import Finding, Origin
 from tunewright.recipe.schema import Data
@@ -278,8 +279,8 @@ def _ledger(
     """Rows in = rows kept + rows removed, by construction. A row that is removed counts as changed no more."""
     gone = {(origin.file, origin.row) for origin, _why, _detail in removed}
     stays = [(origin, whys) for origin, whys in changed if (origin.file, origin.row) not in gone]
-    entries = [{**_place(origin), "removed": why, "detail": detail} for origin, why, detail in removed]
-    entries += [{**_place(origin), "changed": list(whys)} for origin, whys in stays]
+    entries = [{**origin.place, "removed": why, "detail": detail} for origin, why, detail in removed]
+    entries += [{**origin.place, "changed": list(whys)} for origin, whys in stays]
     if len(rows) != len(kept) + len(removed):
         raise AssertionError(f"the ledger does not add up: {len(rows)} in, {len(kept)} kept, {len(removed)} removed")
     return {
@@ -291,10 +292,6 @@ def _ledger(
         "changed": dict(Counter(why for _origin, whys in stays for why in whys)),
         "rows": entries,
     }
-
-
-def _place(origin: Origin) -> dict[str, Any]:
-    return {"file": origin.file, "line": origin.line, "row": origin.row}
 
 
 def _ledger_path(out: Path) -> Path:

@@ -8,12 +8,13 @@ from typing import Literal
 
 from tunewright.data.columns import found_names
 from tunewright.data.documents import text_columns
+from tunewright.data.files import Source
 from tunewright.data.formats import Reading, Reads, flat_formats
 from tunewright.data.labelled import Columns, labelled_columns
 from tunewright.data.load import find
 from tunewright.data.parallel import is_language, parallel_columns
 from tunewright.data.plain import PLAIN, file_label
-from tunewright.data.read import Row, Source, read
+from tunewright.data.read import Row, read
 from tunewright.errors import DataError
 from tunewright.recipe.schema import Data, Recipe
 from tunewright.text import _

@@ -34,7 +34,7 @@ class Ledger:
             raise ValueError(f"no such reason: {reason}")
         self._origins.append(origin)
         self._left.append(
-            {"file": origin.file, "line": origin.line, "row": origin.row, "reason": reason, "detail": detail}
+            {**origin.place, "reason": reason, "detail": detail}
         )
 
     def origins(self, reason: str) -> list[Origin]:

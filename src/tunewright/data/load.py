@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tunewright.data.documents import convert_documents
+from tunewright.data.files import Source, require_rows, sources
 from tunewright.data.formats import Conversion, Reading, Reads, convert
 from tunewright.data.labelled import convert_labelled
 from tunewright.data.parallel import convert_pairs
 from tunewright.data.plain import document_rows, label_rows, side_by_side
-from tunewright.data.read import Row, Source, read, require_rows, sources
+from tunewright.data.read import Row, read
 from tunewright.data.variables import fill, fill_all
 from tunewright.errors import DataError
 from tunewright.example import Chat, Origin

@@ -9,7 +9,8 @@ from itertools import islice, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from tunewright.data.read import Row, Source, whole_text
+from tunewright.data.files import Source, whole_text
+from tunewright.data.read import Row
 from tunewright.errors import DataError
 from tunewright.example import Origin
 from tunewright.text import _

@@ -16,12 +16,12 @@ from tunewright.data.check import nothing_to_learn
 from tunewright.data.check_lengths import Cost
 from tunewright.data.codec import Codec
 from tunewright.data.digest import clusters, digests
+from tunewright.data.files import Source
 from tunewright.data.findings import finding, stop_if_errors
 from tunewright.data.inspect import check_loaded
 from tunewright.data.ledger import Ledger, tokens_of
 from tunewright.data.load import Loaded, Reading, find, load
 from tunewright.data.packed import LazyChats, Packed, join, pack
-from tunewright.data.read import Source
 from tunewright.data.split import hold_out, wanted
 from tunewright.data.thinking import thinks
 from tunewright.errors import DataError

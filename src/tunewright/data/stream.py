@@ -11,7 +11,8 @@ import json
 from collections.abc import Iterator
 from typing import Any, NoReturn, TextIO
 
-from tunewright.data.read import Row, Source, delimiter_of, read, table, whole_text
+from tunewright.data.files import Source, whole_text
+from tunewright.data.read import Row, delimiter_of, read, table
 from tunewright.errors import DataError
 from tunewright.example import Origin
 from tunewright.text import _

@@ -229,9 +229,7 @@ def _rows(before: Measurement, after: Measurement) -> list[dict[str, Any]]:
         asked = [check for check in before.checks if applies(check, item.reference)]
         rows.append(
             {
-                "file": item.origin.file,
-                "line": item.origin.line,
-                "row": item.origin.row,
+                **item.origin.place,
                 "prompt": item.prompt_text,
                 "reference": item.reference,
                 **({"reference_thinking": item.thinking} if item.thinking else {}),

@@ -200,9 +200,7 @@ def _rows(before: LabelMeasurement, after: LabelMeasurement) -> list[dict[str, A
         text, pair = (given, None) if isinstance(given, str) else given
         rows.append(
             {
-                "file": origin.file,
-                "line": origin.line,
-                "row": origin.row,
+                **origin.place,
                 "text": text,
                 **({} if pair is None else {"pair": pair}),
                 "label": name(after.wanted[index]),

@@ -126,7 +126,8 @@ def recitation(items: Sequence[Item], before: Sequence[Generation], after: Seque
     """The part ``recited`` of ``evaluation.json``: of training rows, how many are given back word for word."""
     rows = [
         {
-            "file": item.origin.file, "line": item.origin.line, "row": item.origin.row, "prompt": item.prompt_text,
+            **item.origin.place,
+            "prompt": item.prompt_text,
             "reference": item.reference,
             "before": {"text": one.whole, "recited": recites(item, one)},
             "after": {"text": two.whole, "recited": recites(item, two)},

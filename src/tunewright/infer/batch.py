@@ -1,11 +1,28 @@
-"""Prompts of unequal lengths as one tensor, and where each answer ends: the same for every engine that generates."""
+"""What goes through a model together, prompts of unequal lengths as one tensor, and where each answer ends: the same
+for every engine."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Literal
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Literal, TypeVar
 
 import torch
+
+from tunewright.infer.engine import Progress
+
+T = TypeVar("T")
+
+
+def in_order(
+    groups: Iterable[Sequence[int]], ask: Callable[[Sequence[int]], Iterable[T]], progress: Progress | None = None
+) -> list[T]:
+    """What ``ask`` gives for each number of a group, in the order of the numbers. groups: all from 0 on, each once."""
+    found: dict[int, T] = {}
+    for group in groups:
+        found.update(zip(group, ask(group), strict=True))
+        if progress:
+            progress(len(group))
+    return [found[number] for number in range(len(found))]
 
 
 def padded(

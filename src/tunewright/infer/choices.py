@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from tunewright.example import Origin, Rendered
+from tunewright.infer.batch import in_order
 from tunewright.infer.engine import Choices, Progress
 from tunewright.infer.scores import CHUNK, scores
 from tunewright.model.forward import HiddenStates
@@ -34,14 +35,12 @@ def likelihoods(
     opening = _opening([question.prompt for question in questions])
     memory = _read(model, opening)
     shares = _shares(model, memory, len(opening), questions[0], token_budget)
-    found: dict[int, tuple[float, ...]] = {}
-    for group in _groups(questions, len(opening), token_budget):
+
+    def answers(group: Sequence[int]) -> list[tuple[float, ...]]:
         asked = [questions[index] for index in group]
-        answers = _together(model, memory, len(opening), asked) if shares else _apart(model, asked, token_budget)
-        found.update(zip(group, answers, strict=True))
-        if progress:
-            progress(len(group))
-    return [found[index] for index in range(len(questions))]
+        return _together(model, memory, len(opening), asked) if shares else _apart(model, asked, token_budget)
+
+    return in_order(_groups(questions, len(opening), token_budget), answers, progress)
 
 
 def _groups(questions: Sequence[Choices], opening: int, token_budget: int) -> Iterator[list[int]]:

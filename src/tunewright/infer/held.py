@@ -21,6 +21,7 @@ from tunewright import rundir
 from tunewright.data.lengths import micro_batches
 from tunewright.data.template import ChatTemplate
 from tunewright.example import Chat, Message, Origin, Rendered
+from tunewright.infer.batch import in_order
 from tunewright.infer.engine import Generation, Progress
 from tunewright.infer.transformers import TransformersEngine
 from tunewright.model.forward import HiddenStates, collate
@@ -73,22 +74,22 @@ def _row(
 
 
 @torch.no_grad()
-def _states(engine: TransformersEngine, rows: Sequence[Rendered]) -> dict[int, torch.Tensor]:
-    states, found = HiddenStates(engine.model), {}
-    for group in micro_batches([row.length for row in rows], engine.token_budget):
-        batch = collate([rows[index] for index in group], engine.model.device)
-        hidden = states(batch).cpu()
-        for index, part in zip(group, hidden.split([rows[i].learned for i in group]), strict=True):
-            found[index] = part
-    return found
+def _states(engine: TransformersEngine, rows: Sequence[Rendered]) -> list[torch.Tensor]:
+    states = HiddenStates(engine.model)
+
+    def hidden(group: Sequence[int]) -> Sequence[torch.Tensor]:
+        some = [rows[index] for index in group]
+        return states(collate(some, engine.model.device)).cpu().split([row.learned for row in some])
+
+    return in_order(micro_batches([row.length for row in rows], engine.token_budget), hidden)
 
 
-def _pack(rows: Sequence[Rendered], states: dict[int, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _pack(rows: Sequence[Rendered], states: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
     return {
         "ids": torch.from_numpy(np.concatenate([row.ids for row in rows])),
         "learn": torch.from_numpy(np.concatenate([row.learn for row in rows])),
         "lengths": torch.tensor([row.length for row in rows]),
-        "states": torch.cat([states[index] for index in range(len(rows))]),
+        "states": torch.cat(list(states)),
     }
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tunewright.data.codec import Codec
 from tunewright.data.lengths import micro_batches
 from tunewright.example import Rendered
+from tunewright.infer.batch import in_order
 from tunewright.infer.engine import Progress
 from tunewright.model.labels import LabelLogits
 
@@ -30,13 +31,12 @@ class LabelEngine:
     def probabilities(self, rows: Sequence[Rendered], progress: Progress | None = None) -> NDArray[np.float64]:
         """(N, L) in the order of ``rows``: each row adds up to 1; with ``multi_label`` each label stands for itself."""
         self.model.eval()
-        found: dict[int, NDArray[np.float64]] = {}
-        for group in micro_batches([self.codec.size(row) for row in rows], self.token_budget):
+
+        def chances(group: Sequence[int]) -> NDArray[np.float64]:
             logits = self.logits([rows[index] for index in group]).double()
-            chances = logits.sigmoid() if self.multi_label else logits.softmax(dim=1)
-            found.update(zip(group, chances.cpu().numpy(), strict=True))
-            if progress:
-                progress(len(group))
-        if not found:
-            return np.zeros((0, len(getattr(self.codec, "labels", ()))))
-        return np.stack([found[index] for index in range(len(rows))])
+            found: NDArray[np.float64] = (logits.sigmoid() if self.multi_label else logits.softmax(dim=1)).cpu().numpy()
+            return found
+
+        groups = micro_batches([self.codec.size(row) for row in rows], self.token_budget)
+        each = in_order(groups, chances, progress)
+        return np.stack(each) if each else np.zeros((0, len(getattr(self.codec, "labels", ()))))

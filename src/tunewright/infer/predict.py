@@ -172,9 +172,7 @@ def _skipped(why: str, origin: Origin, stop: bool, option: str) -> dict[str, Any
 
 
 def _placed(row: Row, result: Mapping[str, Any]) -> dict[str, Any]:
-    origin = row.origin
-    place = {"file": origin.file, "line": origin.line, "row": origin.row}
-    return {**place, **result, "input": {str(name): plain(value) for name, value in row.fields.items()}}
+    return {**row.origin.place, **result, "input": {str(name): plain(value) for name, value in row.fields.items()}}
 
 
 def plain(value: Any) -> Any:

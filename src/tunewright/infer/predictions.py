@@ -21,7 +21,8 @@ from typing import IO, Any, Protocol
 
 from tunewright import rundir
 from tunewright.data.asked import Asking, asking, is_blank, line_column
-from tunewright.data.read import Row, Source, sources
+from tunewright.data.files import Source, sources
+from tunewright.data.read import Row
 from tunewright.data.stream import stream
 from tunewright.errors import DataError, RunError
 from tunewright.infer.open import open_run

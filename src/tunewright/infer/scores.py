@@ -9,6 +9,7 @@ import torch
 
 from tunewright.data.lengths import micro_batches
 from tunewright.example import Rendered
+from tunewright.infer.batch import in_order
 from tunewright.infer.engine import Progress, Score
 from tunewright.model.forward import collate
 
@@ -20,21 +21,21 @@ def scores(
     states: Any, rows: Sequence[Rendered], device: torch.device, token_budget: int, progress: Progress | None = None
 ) -> list[Score]:
     """Loss and accuracy on the learned tokens of each row, in the order of ``rows``. states: as ``HiddenStates``."""
-    found: dict[int, Score] = {}
-    for group in micro_batches([row.length for row in rows], token_budget):
-        batch = collate([rows[i] for i in group], device)
-        reached = states(batch)
-        loss = torch.zeros(len(group), dtype=torch.float64)
-        right = torch.zeros(len(group), dtype=torch.int64)
-        owners = batch.rows_of_targets().cpu()
-        for start in range(0, reached.shape[0], CHUNK):
-            part = slice(start, start + CHUNK)
-            logits, targets = states.logits(reached[part]), batch.targets[part]
-            each = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
-            loss.index_add_(0, owners[part], each.double().cpu())
-            right.index_add_(0, owners[part], (logits.argmax(1) == targets).long().cpu())
-        for place, index in enumerate(group):
-            found[index] = Score(float(loss[place]), rows[index].learned, int(right[place]))
-        if progress:
-            progress(len(group))
-    return [found[index] for index in range(len(rows))]
+    groups = micro_batches([row.length for row in rows], token_budget)
+    return in_order(groups, lambda group: _scored(states, [rows[index] for index in group], device), progress)
+
+
+def _scored(states: Any, rows: Sequence[Rendered], device: torch.device) -> list[Score]:
+    """Of rows that go through the model together."""
+    batch = collate(rows, device)
+    reached = states(batch)
+    loss = torch.zeros(len(rows), dtype=torch.float64)
+    right = torch.zeros(len(rows), dtype=torch.int64)
+    owners = batch.rows_of_targets().cpu()
+    for start in range(0, reached.shape[0], CHUNK):
+        part = slice(start, start + CHUNK)
+        logits, targets = states.logits(reached[part]), batch.targets[part]
+        each = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+        loss.index_add_(0, owners[part], each.double().cpu())
+        right.index_add_(0, owners[part], (logits.argmax(1) == targets).long().cpu())
+    return [Score(float(one), row.learned, int(hits)) for row, one, hits in zip(rows, loss, right, strict=True)]

@@ -11,7 +11,7 @@ from transformers import GenerationConfig, PreTrainedModel
 from tunewright.data.codec import Codec
 from tunewright.data.lengths import micro_batches
 from tunewright.example import Rendered
-from tunewright.infer.batch import padded, until_stop
+from tunewright.infer.batch import in_order, padded, until_stop
 from tunewright.infer.engine import Generation, Progress, Score
 from tunewright.infer.scores import scores
 from tunewright.model.adapter import Model
@@ -56,17 +56,12 @@ class Seq2SeqEngine:
         self, prompts: Sequence[Sequence[int]], max_new_tokens: int, progress: Progress | None = None
     ) -> list[Generation]:
         """The best output of each source's search, in the order of ``prompts``; sources of like length together."""
-        found: dict[int, Generation] = {}
         self.model.eval()
         at_once = max(1, BEAMS // self.beams)
         costs = [self.beams * (len(prompt) + max_new_tokens) for prompt in prompts]
-        for like in micro_batches(costs, BATCH_TOKENS):
-            for start in range(0, len(like), at_once):
-                group = like[start : start + at_once]
-                found.update(zip(group, self._search([prompts[i] for i in group], max_new_tokens), strict=True))
-                if progress:
-                    progress(len(group))
-        return [found[index] for index in range(len(prompts))]
+        likes = micro_batches(costs, BATCH_TOKENS)
+        groups = [like[start : start + at_once] for like in likes for start in range(0, len(like), at_once)]
+        return in_order(groups, lambda group: self._search([prompts[i] for i in group], max_new_tokens), progress)
 
     def score(self, rows: Sequence[Rendered], progress: Progress | None = None) -> list[Score]:
         self.model.eval()

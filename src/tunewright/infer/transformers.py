@@ -11,7 +11,7 @@ from transformers import GenerationConfig, PreTrainedModel
 from tunewright.data.lengths import micro_batches
 from tunewright.data.template import ChatTemplate
 from tunewright.example import Rendered
-from tunewright.infer.batch import padded, until_stop
+from tunewright.infer.batch import in_order, padded, until_stop
 from tunewright.infer.choices import likelihoods
 from tunewright.infer.engine import Choices, Generation, Progress, Score
 from tunewright.infer.scores import scores
@@ -45,14 +45,9 @@ class TransformersEngine:
     def generate(
         self, prompts: Sequence[Sequence[int]], max_new_tokens: int, progress: Progress | None = None
     ) -> list[Generation]:
-        found: dict[int, Generation] = {}
         self.model.eval()
-        for group in _groups([len(p) for p in prompts], max_new_tokens):
-            answers = self._answer([prompts[i] for i in group], max_new_tokens)
-            found.update(zip(group, answers, strict=True))
-            if progress:
-                progress(len(group))
-        return [found[index] for index in range(len(prompts))]
+        groups = _groups([len(p) for p in prompts], max_new_tokens)
+        return in_order(groups, lambda group: self._answer([prompts[i] for i in group], max_new_tokens), progress)
 
     @torch.no_grad()
     def stream(
@@ -94,13 +89,12 @@ class TransformersEngine:
     ) -> list[float]:
         self.model.eval()
         states = HiddenStates(self.model)
-        found: dict[int, float] = {}
-        for group in micro_batches([row.length for row in rows], self.token_budget):
-            sums = divergences(states, [rows[index] for index in group], self.model.device, base_head)
-            found.update(zip(group, sums, strict=True))
-            if progress:
-                progress(len(group))
-        return [found[index] for index in range(len(rows))]
+        groups, device = micro_batches([row.length for row in rows], self.token_budget), self.model.device
+
+        def ask(group: Sequence[int]) -> list[float]:
+            return divergences(states, [rows[i] for i in group], device, base_head)
+
+        return in_order(groups, ask, progress)
 
     def _answer(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[Generation]:
         """One batch, padded on the left so that all answers begin at the same place."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 
 from tunewright.data.lengths import micro_batches
 from tunewright.example import Rendered
+from tunewright.infer.batch import in_order
 from tunewright.infer.engine import Progress
 from tunewright.infer.open import Opened
 from tunewright.model.forward import HiddenStates, collate
@@ -24,29 +25,19 @@ def logits(opened: Opened, rows: Sequence[Rendered], progress: Progress | None =
     chooses labels (rows, labels). The same places for the same rows, whichever model is asked."""
     model = opened.engine.model
     model.eval()
+
+    def some(group: Sequence[int]) -> list[Rendered]:
+        return [rows[index] for index in group]
+
     if isinstance(opened.task, LabelTask):
-        sizes = [opened.codec.size(row) for row in rows]
-        return _by_row(sizes, lambda group: opened.engine.logits([rows[i] for i in group]).float().cpu(), progress)
+        groups = micro_batches([opened.codec.size(row) for row in rows], TOKENS)
+        return torch.stack(in_order(groups, lambda group: opened.engine.logits(some(group)).float().cpu(), progress))
     states = EncoderDecoderStates(model) if opened.task.gives == "outputs" else HiddenStates(model)
-    reached: dict[int, torch.Tensor] = {}
-    for group in micro_batches([row.length for row in rows], TOKENS):
-        some = [rows[i] for i in group]
-        parts = states(collate(some, model.device)).split([row.learned for row in some])
-        reached.update(zip(group, parts, strict=True))
-        if progress:
-            progress(len(group))
-    every = torch.cat([reached[i] for i in range(len(rows))])
+
+    def reached(group: Sequence[int]) -> Sequence[torch.Tensor]:
+        return states(collate(some(group), model.device)).split([rows[index].learned for index in group])
+
+    every = torch.cat(in_order(micro_batches([row.length for row in rows], TOKENS), reached, progress))
     chosen = torch.linspace(0, len(every) - 1, min(len(every), PLACES)).long().to(every.device)
     found: torch.Tensor = states.logits(every[chosen])
     return found.cpu()
-
-
-def _by_row(
-    sizes: Sequence[int], ask: Callable[[Sequence[int]], torch.Tensor], progress: Progress | None
-) -> torch.Tensor:
-    found: dict[int, torch.Tensor] = {}
-    for group in micro_batches(sizes, TOKENS):
-        found.update(zip(group, ask(group), strict=True))
-        if progress:
-            progress(len(group))
-    return torch.stack([found[index] for index in range(len(sizes))])
