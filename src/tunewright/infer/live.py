@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from tunewright.data.codec import Codec
@@ -55,6 +56,10 @@ class LiveEngine(Protocol):
 
     context: int
 
+    def offer(self, adapter: str, folder: Path) -> None:
+        """An adapter that may be asked for from now on; it is read on first use."""
+        ...
+
     def answer(self, ask: Ask) -> AsyncIterator[Step]:
         """The tokens of one answer as they come. Closing the iterator (``aclose``) gives its place to others.
 
@@ -74,7 +79,8 @@ class Served:
     name: what clients ask for.  created: unix seconds.  base: the name of the base under it; equal to ``name`` for a
     base itself.  codec: its own template (``data.template.ChatTemplate`` for answers).  engine: a LiveEngine for
     answers; else what ``infer.engines.engine_for`` gave, to be asked by one thread at a time.  system: the system
-    message that it was trained with.
+    message that it was trained with.  chats: its codec writes conversations; a model that was trained on plain text
+    only goes on with a text.
     """
 
     name: str
@@ -86,19 +92,22 @@ class Served:
     stops: frozenset[int] = frozenset()
     adapter: str | None = None
     system: str | None = None
+    chats: bool = False
     labels: tuple[str, ...] = ()
     opened: Any = None  # infer.open.Opened, for models that choose labels or write outputs
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A model that can be asked for, before it is loaded. run: its folder, None for a base."""
+    """A model that can be asked for, before it is loaded. run: its folder, None for a base.  engine: where its
+    answers come from (``transformers``, ``llama.cpp``, ``vllm``)."""
 
     name: str
     created: int
     base: str
     gives: Gives
     run: str | None
+    engine: str = "transformers"
 
 
 class Fleet(Protocol):

@@ -13,6 +13,7 @@ from tunewright.infer.engines import engine_for, frozen_generation, labels_of
 from tunewright.infer.transformers import TransformersEngine
 from tunewright.model import adapter, source
 from tunewright.model.load import fast_bf16, load
+from tunewright.model.source import Base
 from tunewright.recipe.load import load as load_recipe
 from tunewright.recipe.schema import Recipe
 from tunewright.rundir import RunDir
@@ -39,8 +40,23 @@ class Opened:
             )  # fmt: skip
 
 
-def open_run(run: RunDir, tuned: bool = True) -> Opened:
-    """The run's model; ``tuned=False`` gives its base, asked in the same way. Raises RunError, BaseModelError."""
+@dataclass(frozen=True)
+class Told:
+    """What a run's folder says of its model, before any weight is read. folder: its ``adapter/`` or ``model/``."""
+
+    recipe: Recipe
+    task: Task
+    base: Base
+    folder: Path
+    labels: tuple[str, ...]
+
+    @property
+    def is_adapter(self) -> bool:
+        return self.recipe.train.method == "lora"
+
+
+def read_run(run: RunDir) -> Told:
+    """Raises RunError for a run without trained weights, BaseModelError if its base is another one by now."""
     recipe = load_recipe(run.file(rundir.RECIPE)).recipe
     manifest = rundir.read_json(run.file(rundir.MANIFEST))
     folder = run.file(rundir.ADAPTER if recipe.train.method == "lora" else rundir.MODEL)
@@ -55,13 +71,19 @@ def open_run(run: RunDir, tuned: bool = True) -> Opened:
             _("the base {name} is not the one this run was trained on", name=base.name), where=str(base.folder),
             do=_("bring back the base with sha256 {sha}", sha=manifest["base"]["sha256"][:12]),
         )  # fmt: skip
+    return Told(recipe, task_of(recipe), base, folder, tuple(manifest.get("labels", ())))
+
+
+def open_run(run: RunDir, tuned: bool = True) -> Opened:
+    """The run's model; ``tuned=False`` gives its base, asked in the same way. Raises RunError, BaseModelError."""
+    told = read_run(run)
+    recipe, task, labels = told.recipe, told.task, told.labels
     assert recipe.train.precision != "auto"
-    task, labels = task_of(recipe), tuple(manifest.get("labels", ()))
-    model: Any = load(base, recipe.train.precision, head=task.head, labels=labels_of(recipe, labels))
+    model: Any = load(told.base, recipe.train.precision, head=task.head, labels=labels_of(recipe, labels))
     if tuned:
-        model = adapter.load_run(model, folder)
-    codec = saved_codec(folder, recipe, labels)
-    engine = engine_for(task, model, codec, saved_generation(folder, task), recipe)
+        model = adapter.load_run(model, told.folder)
+    codec = saved_codec(told.folder, recipe, labels)
+    engine = engine_for(task, model, codec, saved_generation(told.folder, task), recipe)
     return Opened(engine, codec, task, recipe, labels)
 
 

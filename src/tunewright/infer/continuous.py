@@ -1,0 +1,246 @@
+"""Many answers at once through transformers' continuous batching, each with its own adapter, sampling and grammar.
+
+transformers schedules: which requests take part in the next step, how much of a long prompt, where their keys and
+values lie. What is ours sits at two places that it offers: the list of logits processors, which is told which requests
+are in a batch before the model runs (there tokens get their adapters) and is given the logits behind it (there each
+request's next token is chosen); and the router of results, which hands each token to who waits for it.
+
+Prompts that begin alike are not shared between requests: transformers finds them by their ids alone, and the same ids
+have other keys and values under another adapter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import ContinuousBatchingConfig, GenerationConfig, PreTrainedModel
+from transformers.generation.continuous_batching.cb_logits_processors import ContinuousBatchingLogitsProcessorList
+from transformers.generation.continuous_batching.continuous_api import ContinuousBatchingManager, OutputRouter
+from transformers.generation.continuous_batching.requests import FutureRequestState, GenerationOutput
+from transformers.generation.logits_process import LogitsProcessorList
+
+from tunewright.errors import TunewrightError
+from tunewright.infer.adapters import Adapters
+from tunewright.infer.grammar import Grammars, Held
+from tunewright.infer.live import Ask, End, Step
+from tunewright.model.load import quiet
+from tunewright.text import _
+
+PAGE = 64  # tokens of a page of the cache: an answer wastes half of one
+MOST_TOGETHER = 32  # requests in a batch
+PREFILL = 512  # tokens of prompts and answers in one step
+
+
+@dataclass
+class _Place:
+    """A request under way: who waits for its tokens, and what choosing them needs."""
+
+    ask: Ask
+    loop: asyncio.AbstractEventLoop
+    steps: asyncio.Queue[Step | Exception] = field(default_factory=asyncio.Queue)
+    generator: torch.Generator | None = None
+    held: Held | None = None
+    scored: list[tuple[float, tuple[tuple[int, float], ...]]] = field(default_factory=list)  # a token each
+    given: int = 0  # tokens handed over so far
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> _Place:
+        """transformers copies a request that it sets aside for want of room; who waits for it stays the same."""
+        return self
+
+    def put(self, item: Step | Exception) -> None:
+        self.loop.call_soon_threadsafe(self.steps.put_nowait, item)
+
+
+class ContinuousEngine:
+    """A ``LiveEngine``. context: tokens of a prompt and its answer.  memory: bytes that keys and values may take."""
+
+    def __init__(
+        self, model: PreTrainedModel, context: int, memory: int, grammars: Grammars | None = None, adapters: int = 8
+    ) -> None:
+        self.adapters = Adapters(model, adapters, self._still)
+        self.grammars = grammars
+        self.model, self.memory = model, memory
+        self.most_tokens = max(PREFILL, memory // bytes_a_token(model))
+        self.context = min(context, self.most_tokens)
+        self._numbers = itertools.count()
+        self._places: dict[str, _Place] = {}
+        self._lock = threading.Lock()
+        self._manager: ContinuousBatchingManager | None = None
+
+    def offer(self, adapter: str, folder: Path) -> None:
+        self.adapters.offer(adapter, folder)
+
+    async def answer(self, ask: Ask) -> AsyncIterator[Step]:
+        place = _Place(ask, asyncio.get_running_loop())
+        if ask.temperature > 0:
+            place.generator = torch.Generator(self.model.device)
+            place.generator.manual_seed(ask.seed) if ask.seed is not None else place.generator.seed()
+        if ask.grammar is not None:
+            assert self.grammars is not None
+            place.held = self.grammars.begin(ask.grammar, ask.stops)
+        if ask.adapter is not None:  # in a thread, since it may have to be read
+            await asyncio.to_thread(self.adapters.hold, ask.adapter)
+        name, over = f"request-{next(self._numbers)}", False
+        self._places[name] = place
+        try:
+            self._add(name, place)
+            while not over:
+                step = await place.steps.get()
+                if isinstance(step, Exception):
+                    over = True
+                    raise step
+                over = step.end is not None
+                yield step
+        finally:
+            del self._places[name]
+            if not over and self._manager is not None:
+                self._manager.cancel_request(name)
+            if ask.adapter is not None:
+                self.adapters.release(ask.adapter)
+
+    def close(self) -> None:
+        """Finishes what is being answered."""
+        if self._manager is not None:
+            with quiet():
+                self._manager.stop(block=True)
+            self._manager = None
+
+    def _add(self, name: str, place: _Place) -> None:
+        ask = place.ask
+        added = self._running().add_request(
+            list(ask.prompt), request_id=name, max_new_tokens=ask.max_new_tokens, streaming=True,
+            eos_token_id=sorted(ask.stops), place=place,
+        )  # fmt: skip
+        if added is None:
+            raise TunewrightError(_("the engine has stopped"), do=_("start the server again"))
+
+    @contextlib.contextmanager
+    def _still(self) -> Iterator[None]:
+        """Between two steps."""
+        with self._lock:
+            pause = contextlib.nullcontext() if self._manager is None else self._manager.pause()
+            with pause:
+                yield
+
+    def _running(self) -> ContinuousBatchingManager:
+        """The manager, begun on first use, so that a model that nobody asks takes no room for keys and values."""
+        with self._lock:
+            if self._manager is None:
+                self._manager = self._begin()
+            return self._manager
+
+    def _begin(self) -> ContinuousBatchingManager:
+        config = ContinuousBatchingConfig(
+            page_size=PAGE, num_blocks=self.most_tokens // PAGE, max_batch_tokens=PREFILL,
+            max_requests_per_batch=MOST_TOGETHER, allow_block_sharing=False,
+            use_async_batching=False, use_cuda_graph=False,  # tokens are chosen in Python, request by request
+        )  # fmt: skip
+        with quiet():
+            manager = ContinuousBatchingManager(self.model, GenerationConfig(do_sample=False, eos_token_id=-1), config)
+            manager.logit_processor = _Choosing(self.adapters)
+            manager.output_router = _Router(self._places)
+            manager.start()
+        return manager
+
+
+def bytes_a_token(model: PreTrainedModel) -> int:
+    """What a token's keys and values take."""
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(2 * config.num_hidden_layers * heads * size * model.dtype.itemsize)
+
+
+class _Choosing(ContinuousBatchingLogitsProcessorList):
+    """Told of each batch before and after the model runs on it."""
+
+    def __init__(self, adapters: Adapters) -> None:
+        super().__init__(LogitsProcessorList())
+        self.do_processing = True
+        self.adapters = adapters
+        self.choosing: list[_Place] = []
+
+    def check_kwargs(self, kwargs: dict[str, Any]) -> None:
+        """``place`` is the only one, and comes from us."""
+
+    def prepare_tensor_args(self, requests_in_batch: list[FutureRequestState], arg_storage: Any) -> Any:
+        spans = []
+        for request in requests_in_batch:
+            place: _Place = request.state.logit_processor_kwargs["place"]
+            spans.append((place.ask.adapter, request.query_length))
+        self.adapters.route(spans)
+        self.choosing = [r.state.logit_processor_kwargs["place"] for r in requests_in_batch if r.has_new_token]
+        return arg_storage
+
+    def __call__(self, input_ids: Any, scores: torch.Tensor, logits_processor_args: Any) -> torch.Tensor:
+        """scores: (requests, V) fp32. What comes back has each request's token as its largest entry."""
+        plain = scores
+        for number, place in enumerate(self.choosing):
+            ask = place.ask
+            if ask.temperature == 0 and ask.top_logprobs is None and place.held is None:
+                continue
+            row = plain[number]
+            allowed = row if place.held is None else place.held.only_allowed(row)
+            token = choose(allowed, ask.temperature, ask.top_p, place.generator)
+            if ask.top_logprobs is not None:
+                place.scored.append(_scored(row, token, ask.top_logprobs))
+            if place.held is not None:
+                place.held.took(token)
+            if scores is plain:
+                scores = plain.clone()
+            scores[number, token] = torch.inf
+        return scores
+
+
+class _Router(OutputRouter):
+    """Each token to who waits for it."""
+
+    def __init__(self, places: dict[str, _Place]) -> None:
+        super().__init__()
+        self.places = places
+
+    def deliver(self, output: GenerationOutput) -> None:
+        self.deliver_batch([output])
+
+    def deliver_batch(self, outputs: Sequence[GenerationOutput]) -> None:
+        for output in outputs:
+            place = self.places.get(output.request_id)
+            if place is None:  # its client left in this very step
+                continue
+            if output.error is not None:
+                place.put(TunewrightError(_("the engine failed: {why}", why=output.error)))
+                continue
+            tokens = output.generated_tokens
+            for number in range(place.given, len(tokens)):
+                last = output.is_finished() and number == len(tokens) - 1
+                end: End | None = None if not last else "stop" if tokens[number] in place.ask.stops else "length"
+                logprob, top = place.scored[number] if place.ask.top_logprobs is not None else (None, ())
+                place.put(Step(tokens[number], end, logprob, top))
+            place.given = len(tokens)
+
+
+def choose(row: torch.Tensor, temperature: float, top_p: float, generator: torch.Generator | None) -> int:
+    """(V,) -> the next token: the likeliest at temperature 0, else drawn from the nucleus of mass ``top_p``."""
+    if temperature == 0:
+        return int(row.argmax())
+    chances = (row / temperature).softmax(0)
+    if top_p >= 1:
+        return int(torch.multinomial(chances, 1, generator=generator))
+    chances, order = chances.sort(descending=True)
+    keep = max(1, int((chances.cumsum(0) - chances < top_p).sum()))
+    return int(order[torch.multinomial(chances[:keep], 1, generator=generator)])
+
+
+def _scored(row: torch.Tensor, token: int, top: int) -> tuple[float, tuple[tuple[int, float], ...]]:
+    logprobs = row.log_softmax(0)
+    best = logprobs.topk(top) if top else None
+    pairs = () if best is None else tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+    return float(logprobs[token]), pairs

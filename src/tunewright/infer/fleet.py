@@ -1,0 +1,158 @@
+"""All that one server answers with: runs by name, and under them each base in memory once.
+
+A run that trained an adapter and answers in words is a name and an adapter on its base's engine. A run that trained the
+weights themselves has an engine of its own. Runs that choose labels or write outputs come with their own head or their
+own search, so each has a model; where it is an adapter, the frozen weights under it are the same memory for all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tunewright import rundir
+from tunewright.data.template import ChatTemplate
+from tunewright.errors import BaseModelError, RunError
+from tunewright.infer.engines import frozen_generation
+from tunewright.infer.live import Card, Gives, LiveEngine, Served
+from tunewright.infer.open import Told, open_run, read_run, saved_codec, saved_generation
+from tunewright.model import source
+from tunewright.model.source import Base, read_config
+from tunewright.recipe.schema import Recipe
+from tunewright.rundir import RunDir
+from tunewright.tasks import TASKS
+from tunewright.text import _
+
+# Makes the engine of weights: (base, the folder of a run's own weights or None, precision or None for any).
+MakeEngine = Callable[[Base, Path | None, str | None], LiveEngine]
+# Makes the engine that turns texts into vectors.
+MakeEncoder = Callable[[Base], Any]
+
+GIVES: dict[str, Gives] = {"answers": "answers", "likelihood": "answers", "outputs": "outputs", "labels": "labels"}
+
+
+@dataclass
+class _Member:
+    card: Card
+    open: Callable[[], Served]
+    served: Served | None = None
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class RunFleet:
+    """A ``Fleet``. make: the engine of a base.  encode: the one for encoders.  name: of the engine, for people."""
+
+    def __init__(self, make: MakeEngine, encode: MakeEncoder, name: str = "transformers") -> None:
+        self.make, self.encode, self.name = make, encode, name
+        self._members: dict[str, _Member] = {}
+        self._engines: dict[tuple[str, str], LiveEngine] = {}  # by hash of the base (or a run's weights), precision
+        self._opening = threading.Lock()
+
+    def add_run(self, run: RunDir) -> None:
+        """Raises RunError or BaseModelError for a run that cannot be served; no weight is read yet."""
+        told = read_run(run)
+        name = Path(str(run)).resolve().name
+        if name in self._members:
+            raise RunError(
+                _("two runs are called {name}", name=name), where=str(run), do=_("rename one of the folders"),
+                command="tunewright serve --help",
+            )  # fmt: skip
+        created = int(run.file(rundir.MANIFEST).stat().st_mtime)
+        card = Card(name, created, told.recipe.base, GIVES[told.task.gives], str(run), self.name)
+        opener = self._open_writer if card.gives == "answers" else self._open_other
+        self._members[name] = _Member(card, functools.partial(opener, card, told, run))
+
+    def add_base(self, base: str) -> None:
+        """A base as it is; one that only reads is asked for vectors. Raises BaseModelError."""
+        found = source.fetch(base)
+        gives: Gives = "answers" if _writes(found.folder) else "vectors"
+        name = base if re.fullmatch(r"[\w.:/-]+", base) and not Path(base).exists() else Path(base).resolve().name
+        if name in self._members:
+            return
+        card = Card(name, int(time.time()), name, gives, None, self.name)
+        self._members[name] = _Member(card, functools.partial(self._open_base, card, found))
+
+    def add_bases_of_runs(self) -> None:
+        """Each base under a run that answers: it is in memory anyway, and can be asked beside what was tuned."""
+        for member in list(self._members.values()):
+            if member.card.run is not None and member.card.gives == "answers":
+                self.add_base(member.card.base)
+
+    def cards(self) -> list[Card]:
+        return [member.card for member in self._members.values()]
+
+    async def get(self, name: str) -> Served:
+        member = self._members[name]
+        async with member.lock:
+            if member.served is None:
+                member.served = await asyncio.to_thread(member.open)
+            return member.served
+
+    async def close(self) -> None:
+        for engine in self._engines.values():
+            await asyncio.to_thread(engine.close)
+
+    # --- opening, each in a thread of its own ---
+
+    def _open_writer(self, card: Card, told: Told, run: RunDir) -> Served:
+        recipe, precision = told.recipe, str(told.recipe.train.precision)
+        codec = saved_codec(told.folder, recipe, told.labels)
+        stops = frozenset(saved_generation(told.folder, told.task)["eos_token_id"])
+        if told.is_adapter:
+            engine = self._engine(told.base, None, precision)
+            engine.offer(card.name, told.folder)
+        else:
+            engine = self._engine(told.base, told.folder, precision)
+        return Served(
+            card.name, card.created, card.base, "answers", codec, engine, stops,
+            card.name if told.is_adapter else None, recipe.data.system, isinstance(codec, ChatTemplate),
+        )  # fmt: skip
+
+    def _open_other(self, card: Card, told: Told, run: RunDir) -> Served:
+        opened = open_run(run)
+        return Served(
+            card.name, card.created, card.base, card.gives, opened.codec, opened.engine, labels=told.labels,
+            opened=opened,
+        )  # fmt: skip
+
+    def _open_base(self, card: Card, base: Base) -> Served:
+        if card.gives == "vectors":
+            encoder = self.encode(base)
+            return Served(card.name, card.created, card.base, "vectors", encoder.codec, encoder)
+        task = TASKS["chat"]
+        try:
+            codec = task.codec(base.folder, Recipe())
+        except BaseModelError:  # no template: it goes on with a text, and is asked nothing
+            task = TASKS["pretrain"]
+            codec = task.codec(base.folder, Recipe())
+        stops = frozenset(frozen_generation(task, base, codec)["eos_token_id"])
+        return Served(
+            card.name, card.created, card.base, "answers", codec, self._engine(base, None, None), stops,
+            chats=isinstance(codec, ChatTemplate),
+        )  # fmt: skip
+
+    def _engine(self, base: Base, weights: Path | None, precision: str | None) -> LiveEngine:
+        """weights: a run's own, which share nothing.  precision: None takes the one that the base is in memory with."""
+        with self._opening:
+            if weights is not None:
+                return self._made((str(weights), str(precision)), base, weights, precision)
+            have = [kind for key, kind in self._engines if key == base.sha256]
+            return self._made((base.sha256, precision or (have[0] if have else "auto")), base, None, precision)
+
+    def _made(self, key: tuple[str, str], base: Base, weights: Path | None, precision: str | None) -> LiveEngine:
+        if key not in self._engines:
+            self._engines[key] = self.make(base, weights, precision)
+        return self._engines[key]
+
+
+def _writes(folder: Path) -> bool:
+    """Whether a base writes text, rather than only reading it."""
+    named = [str(a) for a in read_config(folder).get("architectures") or []]
+    return not named or any("CausalLM" in a or "LMHead" in a or "Conditional" in a for a in named)
