@@ -65,7 +65,7 @@ def test_a_run_answers_as_it_does_when_it_is_opened_alone(fleet: RunFleet, tiny_
     assert base != tuned
 
 
-def test_a_run_that_trained_its_weights_has_an_engine_of_its_own(fleet: RunFleet, tiny_run: Path, tmp_path: Path) -> None:
+def test_a_run_that_trained_its_weights_has_its_own_engine(fleet: RunFleet, tiny_run: Path, tmp_path: Path) -> None:
     """The same words of its base are not its words."""
     from tests.tiny import quick, write_chats
 
