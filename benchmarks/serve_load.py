@@ -160,7 +160,7 @@ async def load(case: Case, tokens: int, tokenizer: Tokenizer) -> None:
 
 
 def bare_llama(file: Path, tokens: int) -> float:
-    """Tokens a second of llama.cpp's own loop in a process of its own: one greedy answer to a prompt as long as ours."""
+    """Tokens a second of llama.cpp's loop in a process of its own: a greedy answer to a prompt as long as ours."""
     code = (
         "import sys,time,llama_cpp\n"
         "m=llama_cpp.Llama(model_path=sys.argv[1],n_ctx=2048,n_threads=int(sys.argv[3]),verbose=False)\n"
