@@ -18,6 +18,7 @@ from tunewright.infer.live import LiveEngine
 from tunewright.infer.llama_cpp import LlamaCppEngine
 from tunewright.infer.open import Told
 from tunewright.infer.packed import pack
+from tunewright.infer.vllm import VllmEngine
 from tunewright.model import adapter
 from tunewright.model.load import fast_bf16, load
 from tunewright.model.memory import describe
@@ -26,6 +27,7 @@ from tunewright.rundir import RunDir
 from tunewright.text import _
 
 CACHE_TOKENS = 65_536  # of keys and values at most: the mask of a step has as many columns
+RANK = 64  # of adapters on vLLM, which makes room for it beforehand
 CACHE_SHARE = 0.25  # of the memory that is free when the engine begins
 
 
@@ -118,6 +120,29 @@ class LlamaCpp:
             )  # fmt: skip
         most = describe(base.folder).max_length or CACHE_TOKENS
         return LlamaCppEngine(file, min(self.options.context or most, most), base.folder)
+
+
+class Vllm:
+    """``Engines`` on vLLM: a base and all its adapters in one, on a GPU."""
+
+    name = "vllm"
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+
+    def of_base(self, base: Base, precision: str | None) -> LiveEngine:
+        return self._engine(base, base.folder, precision, RANK)
+
+    def of_run(self, run: RunDir, told: Told) -> LiveEngine | None:
+        return None if told.is_adapter else self._engine(told.base, told.folder, told.recipe.train.precision, 0)
+
+    def encoder(self, base: Base) -> Any:
+        return Transformers(self.options).encoder(base)
+
+    def _engine(self, base: Base, folder: Path, precision: str | None, rank: int) -> LiveEngine:
+        kind = {"fp32": "float32", "bf16": "bfloat16"}.get(precision or "", "auto")
+        most = describe(base.folder).max_length or CACHE_TOKENS
+        return VllmEngine(folder, kind, min(self.options.context or most, most), self.options.adapters, rank)
 
 
 def _free(device: torch.device) -> int:

@@ -27,8 +27,8 @@ def page() -> tuple[str, dict[str, str]]:
         .render(language=settings().language, version=__version__, nonce=nonce, words=words())
     )
     policy = (
-        f"default-src 'none'; style-src 'unsafe-inline'; script-src 'nonce-{nonce}'; connect-src 'self'; img-src data:; "
-        "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+        f"default-src 'none'; style-src 'unsafe-inline'; script-src 'nonce-{nonce}'; connect-src 'self'; "
+        "img-src data:; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
     )
     return html, {
         "Content-Security-Policy": policy,
