@@ -17,7 +17,7 @@ def question(texts: list[str]) -> str:
 
 
 def curl(name: str, gives: str, asked: str = QUESTION, url: str = URL, key: bool = False) -> str:
-    """gives: ``answers``, ``outputs``, ``labels`` or ``vectors``; anything else is answered like ``answers``."""
+    """gives: ``answers``, ``outputs``, ``labels``, ``vectors``; ``likelihood`` of a model that goes on with a text."""
     path, body = _call(name, gives, asked)
     lines = [f"curl {url}/{path}", *([f'-H "Authorization: Bearer ${KEY}"'] if key else [])]
     lines += ['-H "Content-Type: application/json"', f"-d {shlex.quote(json.dumps(body, ensure_ascii=False))}"]
@@ -31,11 +31,13 @@ def python(name: str, gives: str, asked: str = QUESTION, url: str = URL, key: bo
     given = json.dumps(body, ensure_ascii=False)
     head = "import os\n\n" if key else ""
     if gives == "labels":
-        headers = f', headers={{"Authorization": f"Bearer {{{secret}}}"}}' if key else ""
+        headers = f', headers={{"Authorization": "Bearer " + {secret}}}' if key else ""
         return f'{head}import httpx\n\nprint(httpx.post("{url}/{path}", json={given}{headers}).json()["data"])'
     client = f'{head}from openai import OpenAI\n\nclient = OpenAI(base_url="{url}", api_key={secret})\n'
     if gives == "vectors":
         return f"{client}print(client.embeddings.create(**{given}).data[0].embedding)"
+    if gives == "likelihood":
+        return f"{client}print(client.completions.create(**{given}).choices[0].text)"
     return f"{client}answer = client.chat.completions.create(**{given})\nprint(answer.choices[0].message.content)"
 
 
@@ -44,4 +46,6 @@ def _call(name: str, gives: str, asked: str) -> tuple[str, dict[str, object]]:
         return "classify", {"model": name, "input": asked}
     if gives == "vectors":
         return "embeddings", {"model": name, "input": asked}
+    if gives == "likelihood":
+        return "completions", {"model": name, "prompt": asked, "max_tokens": 64}
     return "chat/completions", {"model": name, "messages": [{"role": "user", "content": asked}]}
