@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 # Byte code is compiled on all cores after the installation, without what nobody here imports: pip would take one core.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --prefer-binary -c constraints.txt
 
+# LiteLLM is installed without what it asks for: it wants an older huggingface_hub than transformers does, for hubs that
+# no test asks. What it imports stands in the extra `dev`.
+
 # A process a core, each test file whole in one of them; the longest files first.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
@@ -28,6 +31,7 @@ $(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.dev: $(VENV)/.core
 	$(INSTALL) -e '.[dev]'
+	$(INSTALL) --no-deps litellm
 	@$(COMPILE)
 	@touch $@
 

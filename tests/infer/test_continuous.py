@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from tests.tiny import model
 
 from tunewright.errors import DataError, RunError, TunewrightError
-from tunewright.infer import continuous
+from tunewright.infer import continuous, sampling
 from tunewright.infer.continuous import ContinuousEngine
 from tunewright.infer.grammar import Grammars, any_object, from_schema
 from tunewright.infer.live import Ask, Step
@@ -185,10 +185,10 @@ def test_the_same_seed_draws_the_same_whatever_else_is_answered(engine: Any) -> 
 def test_top_p_draws_from_the_nucleus_alone() -> None:
     row = torch.log(torch.tensor([0.5, 0.3, 0.15, 0.05]))
     generator = torch.Generator().manual_seed(0)
-    drawn = {continuous.choose(row, 1.0, 0.7, generator) for _number in range(200)}
+    drawn = {sampling.choose(row, 1.0, 0.7, generator) for _number in range(200)}
     assert drawn == {0, 1}
-    assert {continuous.choose(row, 1.0, 1.0, generator) for _number in range(400)} == {0, 1, 2, 3}
-    assert continuous.choose(row, 0.0, 1.0, None) == 0
+    assert {sampling.choose(row, 1.0, 1.0, generator) for _number in range(400)} == {0, 1, 2, 3}
+    assert sampling.choose(row, 0.0, 1.0, None) == 0
 
 
 def test_logprobs_are_the_model_s_own(engine: Any) -> None:

@@ -29,8 +29,9 @@ from transformers.generation.logits_process import LogitsProcessorList
 
 from tunewright.errors import TunewrightError
 from tunewright.infer.adapters import Adapters
-from tunewright.infer.grammar import Grammars, Held
+from tunewright.infer.grammar import Grammars
 from tunewright.infer.live import Ask, End, Step
+from tunewright.infer.sampling import Sampler
 from tunewright.model.load import quiet
 from tunewright.text import _
 
@@ -41,15 +42,16 @@ PREFILL = 512  # tokens of prompts and answers in one step
 
 @dataclass
 class _Place:
-    """A request under way: who waits for its tokens, and what choosing them needs."""
+    """A request under way: who waits for its tokens, and how they are chosen. given: tokens handed over so far."""
 
-    ask: Ask
+    sampler: Sampler
     loop: asyncio.AbstractEventLoop
     steps: asyncio.Queue[Step | Exception] = field(default_factory=asyncio.Queue)
-    generator: torch.Generator | None = None
-    held: Held | None = None
-    scored: list[tuple[float, tuple[tuple[int, float], ...]]] = field(default_factory=list)  # a token each
-    given: int = 0  # tokens handed over so far
+    given: int = 0
+
+    @property
+    def ask(self) -> Ask:
+        return self.sampler.ask
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> _Place:
         """transformers copies a request that it sets aside for want of room; who waits for it stays the same."""
@@ -79,13 +81,7 @@ class ContinuousEngine:
         self.adapters.offer(adapter, folder)
 
     async def answer(self, ask: Ask) -> AsyncIterator[Step]:
-        place = _Place(ask, asyncio.get_running_loop())
-        if ask.temperature > 0:
-            place.generator = torch.Generator(self.model.device)
-            place.generator.manual_seed(ask.seed) if ask.seed is not None else place.generator.seed()
-        if ask.grammar is not None:
-            assert self.grammars is not None
-            place.held = self.grammars.begin(ask.grammar, ask.stops)
+        place = _Place(Sampler(ask, self.grammars, self.model.device), asyncio.get_running_loop())
         if ask.adapter is not None:  # in a thread, since it may have to be read
             await asyncio.to_thread(self.adapters.hold, ask.adapter)
         name, over = f"request-{next(self._numbers)}", False
@@ -184,16 +180,9 @@ class _Choosing(ContinuousBatchingLogitsProcessorList):
         """scores: (requests, V) fp32. What comes back has each request's token as its largest entry."""
         plain = scores
         for number, place in enumerate(self.choosing):
-            ask = place.ask
-            if ask.temperature == 0 and ask.top_logprobs is None and place.held is None:
+            if place.sampler.is_plain:
                 continue
-            row = plain[number]
-            allowed = row if place.held is None else place.held.only_allowed(row)
-            token = choose(allowed, ask.temperature, ask.top_p, place.generator)
-            if ask.top_logprobs is not None:
-                place.scored.append(_scored(row, token, ask.top_logprobs))
-            if place.held is not None:
-                place.held.took(token)
+            token = place.sampler(plain[number])
             if scores is plain:
                 scores = plain.clone()
             scores[number, token] = torch.inf
@@ -222,25 +211,6 @@ class _Router(OutputRouter):
             for number in range(place.given, len(tokens)):
                 last = output.is_finished() and number == len(tokens) - 1
                 end: End | None = None if not last else "stop" if tokens[number] in place.ask.stops else "length"
-                logprob, top = place.scored[number] if place.ask.top_logprobs is not None else (None, ())
+                logprob, top = place.sampler.scored[number] if place.sampler.scored else (None, ())
                 place.put(Step(tokens[number], end, logprob, top))
             place.given = len(tokens)
-
-
-def choose(row: torch.Tensor, temperature: float, top_p: float, generator: torch.Generator | None) -> int:
-    """(V,) -> the next token: the likeliest at temperature 0, else drawn from the nucleus of mass ``top_p``."""
-    if temperature == 0:
-        return int(row.argmax())
-    chances = (row / temperature).softmax(0)
-    if top_p >= 1:
-        return int(torch.multinomial(chances, 1, generator=generator))
-    chances, order = chances.sort(descending=True)
-    keep = max(1, int((chances.cumsum(0) - chances < top_p).sum()))
-    return int(order[torch.multinomial(chances[:keep], 1, generator=generator)])
-
-
-def _scored(row: torch.Tensor, token: int, top: int) -> tuple[float, tuple[tuple[int, float], ...]]:
-    logprobs = row.log_softmax(0)
-    best = logprobs.topk(top) if top else None
-    pairs = () if best is None else tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
-    return float(logprobs[token]), pairs

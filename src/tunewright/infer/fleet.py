@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tunewright import rundir
 from tunewright.data.template import ChatTemplate
@@ -30,10 +30,24 @@ from tunewright.rundir import RunDir
 from tunewright.tasks import TASKS
 from tunewright.text import _
 
-# Makes the engine of weights: (base, the folder of a run's own weights or None, precision or None for any).
-MakeEngine = Callable[[Base, Path | None, str | None], LiveEngine]
-# Makes the engine that turns texts into vectors.
-MakeEncoder = Callable[[Base], Any]
+
+class Engines(Protocol):
+    """Makes the engines of one kind. name: for people and ``Card.engine``."""
+
+    name: str
+
+    def of_base(self, base: Base, precision: str | None) -> LiveEngine:
+        """precision: None for any."""
+        ...
+
+    def of_run(self, run: RunDir, told: Told) -> LiveEngine | None:
+        """A run's own engine; None if it is answered by its base's, with its adapter."""
+        ...
+
+    def encoder(self, base: Base) -> Any:
+        """What turns texts into vectors."""
+        ...
+
 
 GIVES: dict[str, Gives] = {"answers": "answers", "likelihood": "answers", "outputs": "outputs", "labels": "labels"}
 
@@ -47,12 +61,13 @@ class _Member:
 
 
 class RunFleet:
-    """A ``Fleet``. make: the engine of a base.  encode: the one for encoders.  name: of the engine, for people."""
+    """A ``Fleet``. engines: where answers come from."""
 
-    def __init__(self, make: MakeEngine, encode: MakeEncoder, name: str = "transformers") -> None:
-        self.make, self.encode, self.name = make, encode, name
+    def __init__(self, engines: Engines) -> None:
+        self.engines = engines
         self._members: dict[str, _Member] = {}
-        self._engines: dict[tuple[str, str], LiveEngine] = {}  # by hash of the base (or a run's weights), precision
+        self._bases: dict[tuple[str, str], LiveEngine] = {}  # by the base's hash and precision
+        self._own: list[LiveEngine] = []
         self._opening = threading.Lock()
 
     def add_run(self, run: RunDir) -> None:
@@ -65,7 +80,7 @@ class RunFleet:
                 command="tunewright serve --help",
             )  # fmt: skip
         created = int(run.file(rundir.MANIFEST).stat().st_mtime)
-        card = Card(name, created, told.recipe.base, GIVES[told.task.gives], str(run), self.name)
+        card = Card(name, created, told.recipe.base, GIVES[told.task.gives], str(run), self.engines.name)
         opener = self._open_writer if card.gives == "answers" else self._open_other
         self._members[name] = _Member(card, functools.partial(opener, card, told, run))
 
@@ -76,7 +91,7 @@ class RunFleet:
         name = base if re.fullmatch(r"[\w.:/-]+", base) and not Path(base).exists() else Path(base).resolve().name
         if name in self._members:
             return
-        card = Card(name, int(time.time()), name, gives, None, self.name)
+        card = Card(name, int(time.time()), name, gives, None, self.engines.name)
         self._members[name] = _Member(card, functools.partial(self._open_base, card, found))
 
     def add_bases_of_runs(self) -> None:
@@ -96,23 +111,23 @@ class RunFleet:
             return member.served
 
     async def close(self) -> None:
-        for engine in self._engines.values():
+        for engine in [*self._bases.values(), *self._own]:
             await asyncio.to_thread(engine.close)
 
     # --- opening, each in a thread of its own ---
 
     def _open_writer(self, card: Card, told: Told, run: RunDir) -> Served:
-        recipe, precision = told.recipe, str(told.recipe.train.precision)
-        codec = saved_codec(told.folder, recipe, told.labels)
+        codec = saved_codec(told.folder, told.recipe, told.labels)
         stops = frozenset(saved_generation(told.folder, told.task)["eos_token_id"])
-        if told.is_adapter:
-            engine = self._engine(told.base, None, precision)
+        own = self.engines.of_run(run, told)
+        engine = own or self._of_base(told.base, str(told.recipe.train.precision))
+        if own is None:
             engine.offer(card.name, told.folder)
         else:
-            engine = self._engine(told.base, told.folder, precision)
+            self._own.append(own)
         return Served(
             card.name, card.created, card.base, "answers", codec, engine, stops,
-            card.name if told.is_adapter else None, recipe.data.system, isinstance(codec, ChatTemplate),
+            None if own else card.name, told.recipe.data.system, isinstance(codec, ChatTemplate),
         )  # fmt: skip
 
     def _open_other(self, card: Card, told: Told, run: RunDir) -> Served:
@@ -124,7 +139,7 @@ class RunFleet:
 
     def _open_base(self, card: Card, base: Base) -> Served:
         if card.gives == "vectors":
-            encoder = self.encode(base)
+            encoder = self.engines.encoder(base)
             return Served(card.name, card.created, card.base, "vectors", encoder.codec, encoder)
         task = TASKS["chat"]
         try:
@@ -134,22 +149,18 @@ class RunFleet:
             codec = task.codec(base.folder, Recipe())
         stops = frozenset(frozen_generation(task, base, codec)["eos_token_id"])
         return Served(
-            card.name, card.created, card.base, "answers", codec, self._engine(base, None, None), stops,
+            card.name, card.created, card.base, "answers", codec, self._of_base(base, None), stops,
             chats=isinstance(codec, ChatTemplate),
         )  # fmt: skip
 
-    def _engine(self, base: Base, weights: Path | None, precision: str | None) -> LiveEngine:
-        """weights: a run's own, which share nothing.  precision: None takes the one that the base is in memory with."""
+    def _of_base(self, base: Base, precision: str | None) -> LiveEngine:
+        """precision: None takes the one that the base is in memory with."""
         with self._opening:
-            if weights is not None:
-                return self._made((str(weights), str(precision)), base, weights, precision)
-            have = [kind for key, kind in self._engines if key == base.sha256]
-            return self._made((base.sha256, precision or (have[0] if have else "auto")), base, None, precision)
-
-    def _made(self, key: tuple[str, str], base: Base, weights: Path | None, precision: str | None) -> LiveEngine:
-        if key not in self._engines:
-            self._engines[key] = self.make(base, weights, precision)
-        return self._engines[key]
+            have = [kind for sha256, kind in self._bases if sha256 == base.sha256]
+            key = (base.sha256, precision or (have[0] if have else "auto"))
+            if key not in self._bases:
+                self._bases[key] = self.engines.of_base(base, precision)
+            return self._bases[key]
 
 
 def _writes(folder: Path) -> bool:

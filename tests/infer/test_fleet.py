@@ -1,0 +1,112 @@
+"""Runs and bases by name: each base in memory once, each run with its own template, stops and adapter."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tunewright.errors import BaseModelError, RunError
+from tunewright.example import Message
+from tunewright.infer.fleet import RunFleet
+from tunewright.infer.live import Ask, Served
+from tunewright.infer.open import open_run
+from tunewright.infer.serving import open_fleet
+from tunewright.rundir import RunDir
+
+QUESTION = [Message("user", "What is at the harbour?")]
+
+
+pytestmark = pytest.mark.usefixtures("in_home")
+
+
+@pytest.fixture
+def fleet(tiny_run: Path, tmp_path: Path) -> Iterator[RunFleet]:
+    """The tiny run twice, under two names, and its base."""
+    twin = tmp_path / "twin"
+    shutil.copytree(tiny_run, twin)
+    opened = open_fleet([RunDir(tiny_run), RunDir(twin)])
+    yield opened
+    asyncio.run(opened.close())
+
+
+async def said(served: Served, new: int = 12) -> list[int]:
+    ask = Ask(tuple(served.codec.prompt_ids(QUESTION)), new, served.stops, served.adapter, temperature=0.0)  # type: ignore[attr-defined]
+    return [step.token async for step in served.engine.answer(ask) if step.end != "stop"]
+
+
+def test_runs_and_then_their_base_can_be_asked_for(fleet: RunFleet, tiny_run: Path) -> None:
+    assert [(card.name, card.gives) for card in fleet.cards()] == [
+        (tiny_run.name, "answers"), ("twin", "answers"), (fleet.cards()[-1].base.rpartition("/")[2], "answers"),
+    ]  # fmt: skip
+
+
+def test_all_of_them_share_one_base(fleet: RunFleet) -> None:
+    async def engines() -> list[Any]:
+        return [served.engine for served in await asyncio.gather(*(fleet.get(c.name) for c in fleet.cards()))]
+
+    first, *others = asyncio.run(engines())
+    assert all(engine is first for engine in others)
+
+
+def test_a_run_answers_as_it_does_when_it_is_opened_alone(fleet: RunFleet, tiny_run: Path) -> None:
+    async def both() -> tuple[list[int], list[int]]:
+        tuned, base = await fleet.get(tiny_run.name), await fleet.get(fleet.cards()[-1].name)
+        return await said(tuned), await said(base)
+
+    tuned, base = asyncio.run(both())
+    opened = open_run(RunDir(tiny_run))
+    [alone] = opened.engine.generate([opened.engine.template.prompt_ids(QUESTION)], 12)
+    assert tuned == list(alone.ids)
+    assert base != tuned
+
+
+def test_a_run_that_trained_its_weights_has_its_own_engine(fleet: RunFleet, tiny_run: Path, tmp_path: Path) -> None:
+    """The same words of its base are not its words."""
+    from tests.tiny import quick, write_chats
+
+    from tunewright import api
+
+    full = api.train(str(write_chats(tmp_path / "t.jsonl")), quick_full(tiny_run, quick), out=tmp_path / "full")
+    fleet.add_run(full.folder)
+
+    async def asked() -> tuple[bool, list[int]]:
+        served, other = await fleet.get("full"), await fleet.get(tiny_run.name)
+        return served.engine is other.engine, await said(served)
+
+    shared, answer = asyncio.run(asked())
+    opened = open_run(full.folder)
+    assert not shared
+    assert answer == list(opened.engine.generate([opened.engine.template.prompt_ids(QUESTION)], 12)[0].ids)
+
+
+def quick_full(run: Path, quick: Any) -> list[str]:
+    from tunewright.recipe.load import load
+
+    return [*quick(Path(load(run / "recipe.yaml").recipe.base)), "train.method=full"]
+
+
+def test_a_changed_base_is_refused_before_any_weight_is_read(tiny_run: Path, tmp_path: Path) -> None:
+    from tunewright import rundir
+
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_run, copy)
+    manifest = rundir.read_json(copy / "manifest.json")
+    manifest["base"]["sha256"] = "0" * 64
+    rundir.write_json(copy / "manifest.json", manifest)
+    with pytest.raises(BaseModelError, match="not the one this run was trained on"):
+        open_fleet([RunDir(copy)])
+
+
+def test_two_runs_of_one_name_are_an_error(tiny_run: Path) -> None:
+    with pytest.raises(RunError, match="two runs are called"):
+        open_fleet([RunDir(tiny_run), RunDir(tiny_run)])
+
+
+def test_a_name_that_nobody_has_is_a_key_error(fleet: RunFleet) -> None:
+    with pytest.raises(KeyError):
+        asyncio.run(fleet.get("nobody"))
