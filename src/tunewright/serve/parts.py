@@ -28,10 +28,11 @@ class Parts:
     it is, except calls, which are whole or are text.
 
     marks: around reasoning, None where none is looked for.  forms: around calls, None where no tools were given.
+    single: one call at most, the first.
     """
 
-    def __init__(self, marks: Marks | None, forms: Forms | None) -> None:
-        self.marks, self.forms = marks, forms
+    def __init__(self, marks: Marks | None, forms: Forms | None, single: bool = False) -> None:
+        self.marks, self.forms, self.single = marks, forms, single
         self.called = 0
         self._held = ""
         if marks is not None and marks.opened:
@@ -122,8 +123,9 @@ class Parts:
 
     def _calls(self, found: list[dict[str, Any]]) -> Iterator[Part]:
         for call in found:
-            self.called += 1
-            yield Part("call", call=call)
+            if not (self.single and self.called):
+                self.called += 1
+                yield Part("call", call=call)
 
     def _said(self, length: int) -> Iterator[Part]:
         yield from self._given("content", self._held[:length])

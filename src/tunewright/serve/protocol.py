@@ -37,7 +37,7 @@ def _stops(value: Any) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _default_only(*allowed: Any) -> Any:
+def _default_only(*allowed: Any) -> AfterValidator:
     """A parameter that is known, and taken only where it changes nothing."""
 
     def check(value: Any) -> Any:
@@ -45,7 +45,7 @@ def _default_only(*allowed: Any) -> Any:
             return None
         raise ValueError(_("this server does not do that; leave the parameter out"))
 
-    return Annotated[Any, AfterValidator(check)]
+    return AfterValidator(check)
 
 
 Int = Annotated[int, BeforeValidator(_whole)]
@@ -54,9 +54,11 @@ Temperature = Annotated[float, Field(ge=0, le=2)] | None
 TopP = Annotated[float, Field(ge=0, le=1)] | None
 Seed = Annotated[Int, Field(ge=-(2**63), le=2**63 - 1)] | None
 Choices = Annotated[Int, Field(ge=1, le=128)] | None
-Refused = _default_only()
-Penalty = _default_only(0)
-Bias = _default_only({})
+Refused = Annotated[Any, _default_only()]
+Penalty = Annotated[Any, _default_only(0)]
+Bias = Annotated[Any, _default_only({})]
+TextOnly = Annotated[Any, _default_only(["text"])]
+OneOf = Annotated[Any, _default_only(0, 1)]  # the best of one is that one
 
 
 class StreamOptions(Asked):
@@ -151,7 +153,7 @@ class ChatRequest(Common):
     prompt_cache_options: Any = None
     prompt_cache_retention: Any = None
     # Known, and refused where they would change the answer.
-    modalities: _default_only(["text"]) = None  # type: ignore[valid-type]
+    modalities: TextOnly = None
     audio: Refused = None
     prediction: Refused = None
     web_search_options: Refused = None
@@ -167,7 +169,7 @@ class CompletionRequest(Common):
     max_tokens: Annotated[Int, Field(ge=0)] | None = None
     logprobs: Annotated[Int, Field(ge=0, le=5)] | None = None
     echo: bool | None = None
-    best_of: _default_only(0, 1) = None  # type: ignore[valid-type]
+    best_of: OneOf = None
     suffix: Refused = None
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from starlette.requests import Request
 
@@ -24,10 +24,8 @@ from tunewright.serve.streams import Detokenizer, Piece, pieces
 from tunewright.serve.workers import Workers
 from tunewright.text import _
 
-T = TypeVar("T")
 SMALLEST_NUCLEUS = 1e-9  # `top_p: 0` is the likeliest token alone
-MODEL = "tunewright.model"  # the scope's entry for the model that a request named, once it is known
-BEGUN = "tunewright.begun"  # and for when it came, by the monotonic clock
+NOTES = "tunewright"  # the scope's entry for what is noted of a request while it is answered
 
 
 class Service:
@@ -43,12 +41,8 @@ class Service:
         """Raises ApiError 404 for a name that nothing has."""
         if all(card.name != name for card in self.fleet.cards()):
             raise no_model(name)
-        request.scope[MODEL] = name
+        notes(request).model = name
         return await self.fleet.get(name)
-
-    async def close(self) -> None:
-        await self.workers.close()
-        await self.fleet.close()
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
@@ -85,6 +79,20 @@ class Job:
     stop: tuple[str, ...]
     begun: float
     keep: tuple[str, ...] = ()
+
+
+@dataclass
+class Notes:
+    """begun: when the request came, by the monotonic clock.  model: what it named, once it is known to exist."""
+
+    id: str
+    begun: float
+    model: str = ""
+
+
+def notes(request: Request) -> Notes:
+    found: Notes = request.scope[NOTES]
+    return found
 
 
 async def received(request: Request) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ MOST = 256  # items of a batch
 Answer = Callable[[Sequence[Any]], Sequence[Any]]
 
 
-@dataclass
+@dataclass(eq=False)
 class _Wish:
     items: Sequence[Any]
     key: Any
@@ -45,10 +45,6 @@ class Workers:
         finally:
             if wish in line.wishes:  # its client left before its turn came
                 line.wishes.remove(wish)
-
-    async def close(self) -> None:
-        """Waits until all is answered."""
-        await asyncio.gather(*(line.task for line in self._lines.values() if line.task is not None))
 
 
 async def _work(line: _Line) -> None:
