@@ -14,11 +14,13 @@ class Settings:
     cache: converted bases and rendered data; may be deleted at any time (``TUNEWRIGHT_CACHE``).
     language: of text for people, ``en`` until a translation exists (``TUNEWRIGHT_LANGUAGE``).
     offline: never ask a hub or a package index (``TUNEWRIGHT_OFFLINE=1`` or ``HF_HUB_OFFLINE=1``).
+    serve_key: a key that clients of ``tunewright serve`` have to show (``TUNEWRIGHT_SERVE_KEY``).
     """
 
     cache: Path
     language: str
     offline: bool
+    serve_key: str | None = None
 
 
 def settings() -> Settings:
@@ -31,7 +33,13 @@ def settings() -> Settings:
         cache=Path(cache),
         language=env.get("TUNEWRIGHT_LANGUAGE", "en"),
         offline="1" in (env.get("TUNEWRIGHT_OFFLINE"), env.get("HF_HUB_OFFLINE")),
+        serve_key=env.get("TUNEWRIGHT_SERVE_KEY") or None,
     )
+
+
+def secret(name: str) -> str | None:
+    """A key that the person keeps in the environment under a name of their own; None where there is none."""
+    return os.environ.get(name) or None
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,12 @@ class ChatTemplate:
         parts = self._borders.prompt(messages, tools)
         return [token for ids in self._encoder.encode_parts([[part.text for part in parts]])[0] for token in ids]
 
+    def text_ids(self, text: str) -> list[int]:
+        """(T,) ids of a text that is gone on with as it is, without any template: special tokens that stand in it are
+        structure, and what the tokenizer writes before every text stands before it once."""
+        ids, opening = self._encoder.encode(text), list(self._encoder.opening)
+        return ids if ids[: len(opening)] == opening else [*opening, *ids]
+
     def render(self, chat: Chat) -> list[Rendered]:
         """One row, or one for each learned answer if the template rewrites earlier turns. See ``render_many``."""
         return self.render_many([chat])[0]

@@ -81,6 +81,14 @@ class DocumentCodec:
         settings = json.dumps({"end": self.end, "opening": self._encoder.opening, "length": length})
         self.sha256 = hashlib.sha256(f"documents {files.digest('')} {settings}".encode()).hexdigest()
 
+    @property
+    def vocabulary(self) -> int:
+        return self._encoder.size
+
+    def text_ids(self, text: str) -> list[int]:
+        """(T,) ids of the beginning of a document, as a training row has them: all that stands in it is text."""
+        return [*self._encoder.opening, *self._encoder.encode(self._encoder.shield(text))]
+
     def render_many(self, chats: Sequence[Chat]) -> list[list[Rendered]]:
         """One row a document: all learned but the first token, which nothing can predict."""
         rendered: list[list[Rendered]] = []

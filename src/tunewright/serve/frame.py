@@ -1,0 +1,120 @@
+"""What surrounds every request: its number, its key, the size of its body, its errors and its numbers."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import MutableMapping
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tunewright.serve.errors import ApiError, any_error
+from tunewright.serve.service import NOTES, Notes, Service
+from tunewright.serve.together import ClientGone
+from tunewright.text import _
+
+OPEN = ("/", "/health")  # asked without a key: whether the server lives, and the page that asks for one
+PATHS = (
+    "/v1/models",
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/classify",
+    "/health",
+    "/metrics",
+)
+GONE = 499  # how proxies call a client that did not wait
+_log = logging.getLogger("tunewright.serve")
+
+
+class Frame:
+    """The outermost layer of the application."""
+
+    def __init__(self, app: ASGIApp, service: Service, hosts: frozenset[str] | None = None) -> None:
+        """hosts: names under which the server may be asked, None for any (``server.hosts_of``)."""
+        self.app, self.service, self.hosts = app, service, hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        noted = scope[NOTES] = Notes(f"req_{secrets.token_hex(16)}", time.monotonic())
+        status = 0
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                _add_headers(message, noted)
+            await send(message)
+
+        try:
+            self._check(scope)
+            await self.app(scope, _Limited(receive, self.service.limits.body), sending)
+        except ClientGone:
+            status = GONE
+        except Exception as error:
+            answer = any_error(error)
+            if answer.status >= 500:
+                _log.error("%s %s", noted.id, _("failed"), exc_info=error)
+            if not status:
+                with contextlib.suppress(OSError):
+                    await answer.response(scope, receive, sending)
+        finally:
+            self._count(scope, status, noted)
+
+    def _check(self, scope: Scope) -> None:
+        headers = Headers(scope=scope)
+        host = (headers.get("host") or "").lower()
+        name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
+        if self.hosts is not None and name not in self.hosts:
+            # A page of another site that a name server led here: without a key it could read all answers.
+            raise ApiError(403, _("This server answers to its own address alone. Start it with a key to be reached "
+                                  "under the name {host}.", host=name or "?"), code="unknown_host")  # fmt: skip
+        if scope["path"] not in OPEN:
+            self.service.keys.who(headers.get("authorization"))
+        told = headers.get("content-length", "")
+        if told.isdecimal() and int(told) > self.service.limits.body:
+            raise too_large(self.service.limits.body)
+
+    def _count(self, scope: Scope, status: int, noted: Notes) -> None:
+        path = scope["path"]
+        path = path if path in PATHS else "/v1/models/{model}" if path.startswith("/v1/models/") else "other"
+        metrics = self.service.metrics
+        metrics.requests.labels(path, str(status or 500), noted.model).inc()
+        metrics.seconds.labels(path).observe(time.monotonic() - noted.begun)
+
+
+class _Limited:
+    """A body that is read no further than ``most`` bytes, whatever its length was said to be."""
+
+    def __init__(self, receive: Receive, most: int) -> None:
+        self.receive, self.most, self.read = receive, most, 0
+
+    async def __call__(self) -> MutableMapping[str, Any]:
+        message = await self.receive()
+        self.read += len(message.get("body", b""))
+        if self.read > self.most:
+            raise too_large(self.most)
+        return message
+
+
+def too_large(most: int) -> ApiError:
+    return ApiError(
+        413, _("The request is larger than {most} bytes.", most=most), code="request_too_large",
+        headers={"connection": "close"},
+    )  # fmt: skip
+
+
+def _add_headers(message: Message, noted: Notes) -> None:
+    spent = int(1000 * (time.monotonic() - noted.begun))
+    message["headers"] = [
+        *message.get("headers", []),
+        (b"x-request-id", noted.id.encode()),
+        (b"openai-processing-ms", str(spent).encode()),
+        (b"openai-version", b"2020-10-01"),
+    ]

@@ -1,0 +1,137 @@
+"""One streamed answer as its parts: the reasoning before it, what is said, and calls of tools."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tunewright.data.thinking import Marks
+from tunewright.serve import calls
+from tunewright.serve.calls import Forms
+from tunewright.serve.streams import beginning
+
+Kind = Literal["reasoning", "content", "call"]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """call: in OpenAI's form, for a part of that kind."""
+
+    kind: Kind
+    text: str = ""
+    call: dict[str, Any] | None = None
+
+
+class Parts:
+    """Fed with text as it comes; gives parts of it, in order. Nothing is held back longer than it takes to tell what
+    it is, except calls, which are whole or are text.
+
+    marks: around reasoning, None where none is looked for.  forms: around calls, None where no tools were given.
+    single: one call at most, the first.
+    """
+
+    def __init__(self, marks: Marks | None, forms: Forms | None, single: bool = False) -> None:
+        self.marks, self.forms, self.single = marks, forms, single
+        self.called = 0
+        self._held = ""
+        if marks is not None and marks.opened:
+            self._state = "reasoning"
+        else:
+            self._state = "opening" if marks is not None and marks.open else "content"
+        self._begun = False  # something of the present part was given
+
+    def feed(self, text: str, last: bool = False) -> list[Part]:
+        self._held += text
+        return list(self._parts(last))
+
+    def _parts(self, last: bool) -> Iterator[Part]:
+        before = None
+        while before != (self._state, self._held):  # until nothing more can be told
+            before = (self._state, self._held)
+            yield from getattr(self, f"_{self._state}")(last)
+
+    def _opening(self, last: bool) -> Iterator[Part]:
+        """Before anything was said: is it reasoning?"""
+        assert self.marks is not None
+        text = self._held.lstrip()
+        if text.startswith(self.marks.open):
+            self._held, self._state = text[len(self.marks.open) :], "reasoning"
+        elif not self.marks.open.startswith(text) or last:
+            self._state = "content"
+        yield from ()
+
+    def _reasoning(self, last: bool) -> Iterator[Part]:
+        assert self.marks is not None
+        if not self._begun:
+            self._held = self._held.lstrip()
+        thought, found, after = self._held.partition(self.marks.close)
+        if found:
+            yield from self._given("reasoning", thought.rstrip())
+            self._held, self._state, self._begun = after, "answer", False
+            return
+        # Blanks at the end may stand before the closing mark, and are no part of the reasoning then.
+        solid = len(self._held.rstrip()) if not last else len(self._held)
+        safe = len(self._held) if last else min(solid, len(self._held) - beginning(self._held, self.marks.close))
+        yield from self._given("reasoning", self._held[:safe])
+        self._held = self._held[safe:]
+
+    def _answer(self, last: bool) -> Iterator[Part]:
+        """Behind the reasoning: blanks, then the answer."""
+        self._held = self._held.lstrip()
+        if self._held:
+            self._state = "content"
+        yield from ()
+
+    def _content(self, last: bool) -> Iterator[Part]:
+        forms = self.forms
+        if forms is None:
+            yield from self._said(len(self._held))
+        elif not forms.open:
+            yield from self._bare(last)
+        else:
+            before, found, after = self._held.partition(forms.open)
+            if found:
+                yield from self._given("content", before.rstrip())
+                self._held, self._state = after, "call"
+            else:
+                hold = beginning(self._held, forms.open)
+                blank = len(self._held) - len(self._held.rstrip()) if not hold else 0
+                yield from self._said(len(self._held) if last else len(self._held) - max(hold, blank))
+
+    def _bare(self, last: bool) -> Iterator[Part]:
+        """A template that writes calls as nothing but JSON: an answer that begins like it is held until its end."""
+        if not self._begun and self._held.lstrip()[:1] in ("", "{", "["):
+            found = calls.parse(self._held) if last else []
+            yield from self._calls(found)
+            if found:
+                self._held = ""
+        if self._begun or last or self._held.lstrip()[:1] not in ("", "{", "["):
+            yield from self._said(len(self._held))
+
+    def _call(self, last: bool) -> Iterator[Part]:
+        """Inside a call."""
+        assert self.forms is not None
+        inside, found, after = self._held.partition(self.forms.close) if self.forms.close else (self._held, "", "")
+        if not found and not last:
+            return
+        parsed = calls.parse(inside)
+        yield from self._calls(parsed)
+        if not parsed:  # no call after all: what was written, as it was written
+            yield from self._given("content", self.forms.open + inside + found)
+        self._held, self._state = after.lstrip() if parsed else after, "content"
+
+    def _calls(self, found: list[dict[str, Any]]) -> Iterator[Part]:
+        for call in found:
+            if not (self.single and self.called):
+                self.called += 1
+                yield Part("call", call=call)
+
+    def _said(self, length: int) -> Iterator[Part]:
+        yield from self._given("content", self._held[:length])
+        self._held = self._held[length:]
+
+    def _given(self, kind: Kind, text: str) -> Iterator[Part]:
+        if text:
+            self._begun = True
+            yield Part(kind, text)
