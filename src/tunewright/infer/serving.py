@@ -12,6 +12,7 @@ import torch
 
 from tunewright.errors import BaseModelError
 from tunewright.infer.continuous import ContinuousEngine, bytes_a_token
+from tunewright.infer.embeddings import TextEncoder, open_encoder
 from tunewright.infer.fleet import Engines, RunFleet
 from tunewright.infer.grammar import Grammars
 from tunewright.infer.live import LiveEngine
@@ -76,11 +77,8 @@ class Transformers:
         model = load(told.base, self._kind(told.recipe.train.precision))
         return self._engine(told.base, adapter.load_run(model, told.folder))
 
-    def encoder(self, base: Base) -> Any:
-        raise BaseModelError(
-            _("{name} only reads texts, and is not served yet", name=base.name), where=str(base.folder),
-            do=_("serve a base that writes"), command="tunewright models",
-        )  # fmt: skip
+    def encoder(self, base: Base) -> TextEncoder:
+        return open_encoder(base)
 
     def _kind(self, precision: str | None) -> Any:
         return precision or ("bf16" if fast_bf16()[0] else "fp32")

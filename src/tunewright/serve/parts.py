@@ -70,9 +70,7 @@ class Parts:
             yield from self._given("reasoning", thought.rstrip())
             self._held, self._state, self._begun = after, "answer", False
             return
-        # Blanks at the end may stand before the closing mark, and are no part of the reasoning then.
-        solid = len(self._held.rstrip()) if not last else len(self._held)
-        safe = len(self._held) if last else min(solid, len(self._held) - beginning(self._held, self.marks.close))
+        safe = len(self._held) if last else self._before(self.marks.close)
         yield from self._given("reasoning", self._held[:safe])
         self._held = self._held[safe:]
 
@@ -95,9 +93,7 @@ class Parts:
                 yield from self._given("content", before.rstrip())
                 self._held, self._state = after, "call"
             else:
-                hold = beginning(self._held, forms.open)
-                blank = len(self._held) - len(self._held.rstrip()) if not hold else 0
-                yield from self._said(len(self._held) if last else len(self._held) - max(hold, blank))
+                yield from self._said(len(self._held) if last else self._before(forms.open))
 
     def _bare(self, last: bool) -> Iterator[Part]:
         """A template that writes calls as nothing but JSON: an answer that begins like it is held until its end."""
@@ -120,6 +116,10 @@ class Parts:
         if not parsed:  # no call after all: what was written, as it was written
             yield from self._given("content", self.forms.open + inside + found)
         self._held, self._state = after.lstrip() if parsed else after, "content"
+
+    def _before(self, mark: str) -> int:
+        """How much of what is held surely stands before ``mark``: blanks in front of it are no part of the text."""
+        return len(self._held[: len(self._held) - beginning(self._held, mark)].rstrip())
 
     def _calls(self, found: list[dict[str, Any]]) -> Iterator[Part]:
         for call in found:

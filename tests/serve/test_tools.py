@@ -1,0 +1,70 @@
+"""Calls of tools and reasoning, written by a model that learned them, come back as the parts they are."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import openai
+import pytest
+from tests.serve.conftest import Server
+from tests.serve.tooled import ANSWER, CALL, THINKING, TOOL
+
+ASK: dict[str, Any] = {"model": "tools-1", "temperature": 0, "messages": [{"role": "user", "content": "What is number 3?"}]}
+
+
+def test_a_call_is_a_call(client: openai.OpenAI) -> None:
+    choice = client.chat.completions.create(**ASK, tools=[TOOL]).choices[0]
+    assert choice.finish_reason == "tool_calls" and choice.message.content is None
+    calls = choice.message.tool_calls or []
+    assert [(call.function.name, json.loads(call.function.arguments)) for call in calls] == [
+        (CALL["name"], CALL["arguments"])
+    ]
+
+
+def test_a_streamed_call_is_the_same_call(client: openai.OpenAI) -> None:
+    with client.chat.completions.stream(**ASK, tools=[TOOL]) as stream:
+        for _event in stream:
+            pass
+        message = stream.get_final_completion().choices[0].message
+    assert [json.loads(call.function.arguments) for call in message.tool_calls or []] == [CALL["arguments"]]
+
+
+def test_reasoning_stands_apart_from_the_answer(client: openai.OpenAI) -> None:
+    message = client.chat.completions.create(**ASK).choices[0].message
+    assert message.content == ANSWER
+    assert message.reasoning_content == THINKING  # type: ignore[attr-defined]
+
+
+def test_streamed_reasoning_is_the_same(client: openai.OpenAI) -> None:
+    parts: dict[str, str] = {"content": "", "reasoning_content": ""}
+    for chunk in client.chat.completions.create(**ASK, stream=True):
+        for name in parts:
+            parts[name] += getattr(chunk.choices[0].delta, name, None) or ""
+    assert parts == {"content": ANSWER, "reasoning_content": THINKING}
+
+
+def test_a_conversation_goes_on_behind_a_call(client: openai.OpenAI) -> None:
+    first = client.chat.completions.create(**ASK, tools=[TOOL]).choices[0].message
+    calls = first.tool_calls or []
+    told = {"role": "tool", "tool_call_id": calls[0].id, "content": "It is blue."}
+    again = client.chat.completions.create(
+        **ASK | {"messages": [*ASK["messages"], first.model_dump(), told]}, tools=[TOOL], max_tokens=4
+    )
+    assert again.usage is not None and again.usage.completion_tokens <= 4
+
+
+def test_tool_choice_none_shows_no_tools(client: openai.OpenAI) -> None:
+    assert client.chat.completions.create(**ASK, tools=[TOOL], tool_choice="none").choices[0].message.content == ANSWER
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "look"}}])
+def test_a_choice_that_cannot_be_forced_is_refused(client: openai.OpenAI, choice: Any) -> None:
+    with pytest.raises(openai.BadRequestError, match="tool_choice"):
+        client.chat.completions.create(**ASK, tools=[TOOL], tool_choice=choice)
+
+
+def test_a_template_without_tools_refuses_them(server: Server, client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="does not know tools") as caught:
+        client.chat.completions.create(**ASK | {"model": server.models[0]["id"]}, tools=[TOOL])
+    assert caught.value.param == "tools"
