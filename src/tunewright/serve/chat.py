@@ -43,7 +43,7 @@ PATH = "v1/chat/completions"
 
 
 async def chat(request: Request) -> Response:
-    service: Service = request.app.state.service
+    service: Service = request.app.service
     asked = parsed(ChatRequest, await received(request))
     _require_sense(asked)
     choices(service, asked)
