@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import warnings
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from pydantic import BaseModel
@@ -73,8 +73,8 @@ def test_litellm(server: Server, answer: str) -> None:
             litellm.completion(**asked | {"model": "openai/gpt-9"})
 
 
-class River(BaseModel):
-    number: int
+class Place(BaseModel):
+    kind: Literal["river", "bridge"]
 
 
 def test_instructor(server: Server) -> None:
@@ -84,7 +84,7 @@ def test_instructor(server: Server) -> None:
         with server.client() as plain:
             client = instructor.from_openai(plain, mode=instructor.Mode.JSON_SCHEMA)
             found = client.chat.completions.create(
-                model="town-1", response_model=River, messages=[{"role": "user", "content": QUESTION}], temperature=0,
+                model="town-1", response_model=Place, messages=[{"role": "user", "content": QUESTION}], temperature=0,
                 max_tokens=100, max_retries=0,
             )  # fmt: skip
-    assert isinstance(found, River)
+    assert isinstance(found, Place)

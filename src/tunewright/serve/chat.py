@@ -13,10 +13,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from tunewright.data.template import ChatTemplate
+from tunewright.errors import DataError
 from tunewright.infer.live import Ask, Served
 from tunewright.serve import outputs
 from tunewright.serve.calls import Forms, forms_of
-from tunewright.serve.errors import any_error, bad, parsed, unsupported
+from tunewright.serve.errors import any_error, bad, of_ours, parsed, unsupported
 from tunewright.serve.limits import Ticket
 from tunewright.serve.logprobs import Spelling
 from tunewright.serve.messages import messages_of, source_of, tools_of
@@ -93,7 +94,10 @@ async def _plan(service: Service, request: Request, asked: ChatRequest) -> _Plan
         forms = await off_loop(forms_of, codec)
         if forms is None:
             raise unsupported("tools", _("The template of `{name}` does not know tools.", name=served.name))
-    prompt = await off_loop(codec.prompt_ids, messages_of(asked.messages, served), tools)
+    try:
+        prompt = await off_loop(codec.prompt_ids, messages_of(asked.messages, served), tools)
+    except DataError as error:  # the template's own rules, such as roles that take turns
+        raise bad(of_ours(error).message, "messages", "invalid_value") from None
     most = asked.max_completion_tokens if asked.max_tokens is None else asked.max_tokens
     logprobs = (asked.top_logprobs or 0) if asked.logprobs else None
     made = asks(service, served, asked, prompt, most, "messages", logprobs, held)
