@@ -1,4 +1,4 @@
-"""``tunewright serve`` and ``tunewright chat --url``: what they print, and what they refuse before a model is loaded."""
+"""``tunewright serve`` and ``tunewright chat --url``: what is printed, and what is refused before a model is loaded."""
 
 from __future__ import annotations
 

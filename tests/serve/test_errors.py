@@ -54,7 +54,9 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     "too many": ({"n": 100}, "n", "invalid_value"),
     "top without logprobs": ({"top_logprobs": 3}, "top_logprobs", "invalid_value"),
     "options without stream": ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),
-    "no schema": ({"response_format": {"type": "json_schema"}}, "response_format.json_schema", "missing_required_parameter"),
+    "no schema": (
+        {"response_format": {"type": "json_schema"}}, "response_format.json_schema", "missing_required_parameter",
+    ),
     "bad schema": (
         {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "no"}}}},
         "response_format", "invalid_schema",

@@ -1,4 +1,5 @@
-"""A server under load, and with clients that leave: nothing is lost, nothing is kept, and what is asked is what was trained."""
+"""A server under load, and with clients that leave: nothing is lost, nothing is kept; what is asked is what was
+trained."""
 
 from __future__ import annotations
 

@@ -206,13 +206,18 @@ def test_completions_stream(client: openai.OpenAI) -> None:
 def test_an_output_comes_through_completions_and_chat(client: openai.OpenAI) -> None:
     done = client.completions.create(model="pairs-1", prompt="salt 3", max_tokens=16)
     chat = client.chat.completions.create(
-        model="pairs-1", max_tokens=16, messages=[{"role": "user", "content": "x"}, {"role": "user", "content": "salt 3"}]
+        model="pairs-1",
+        max_tokens=16,
+        messages=[{"role": "user", "content": "x"}, {"role": "user", "content": "salt 3"}],
     )
     assert done.choices[0].text == chat.choices[0].message.content != ""
-    assert "".join(
-        chunk.choices[0].text
-        for chunk in client.completions.create(model="pairs-1", prompt="salt 3", max_tokens=16, stream=True)
-    ) == done.choices[0].text
+    assert (
+        "".join(
+            chunk.choices[0].text
+            for chunk in client.completions.create(model="pairs-1", prompt="salt 3", max_tokens=16, stream=True)
+        )
+        == done.choices[0].text
+    )
     with pytest.raises(openai.BadRequestError, match="beams"):
         client.completions.create(model="pairs-1", prompt="salt 3", temperature=0.7)
 
@@ -240,7 +245,12 @@ def test_base64_is_little_endian_float32(server: Server, client: openai.OpenAI) 
 
 @pytest.mark.parametrize(
     ("given", "reason"),
-    [([[1, 2]], "another tokenizer"), ([], "1 to 2048"), ([" "], "without any character"), (["river " * 99], "context")],
+    [
+        ([[1, 2]], "another tokenizer"),
+        ([], "1 to 2048"),
+        ([" "], "without any character"),
+        (["river " * 99], "context"),
+    ],
 )
 def test_what_cannot_be_embedded_is_refused(client: openai.OpenAI, given: Any, reason: str) -> None:
     with pytest.raises(openai.BadRequestError, match=reason):

@@ -1,4 +1,4 @@
-"""OpenAI's own schema, tried by schemathesis: whatever is sent, the server answers, and never with a failure of its own."""
+"""OpenAI's own schema, tried by schemathesis: whatever is sent, the server answers, and never with a failure."""
 
 from __future__ import annotations
 

@@ -31,7 +31,9 @@ class Endpoint:
         """Names of what can be talked to; our own servers say which do more than that. Raises InputError."""
         with self._open("models", None) as reply:
             try:
-                data = [(str(one["id"]), (one.get("tunewright") or {}).get("gives")) for one in json.load(reply)["data"]]
+                data = [
+                    (str(one["id"]), (one.get("tunewright") or {}).get("gives")) for one in json.load(reply)["data"]
+                ]
                 return [name for name, gives in data if gives in (None, "answers", "outputs")]
             except (ValueError, KeyError, TypeError, AttributeError):
                 raise self._no_endpoint() from None
@@ -132,9 +134,7 @@ def connected(url: str, model: str | None, key_env: str | None) -> Voice:
 class RemoteTalk(Loop):
     """The conversation so far is sent with every question; reasoning is shown, and not sent again."""
 
-    def __init__(
-        self, voice: Voice, system: str | None, temperature: float, top_p: float, max_new_tokens: int
-    ) -> None:
+    def __init__(self, voice: Voice, system: str | None, temperature: float, top_p: float, max_new_tokens: int) -> None:
         self.voice = voice
         self.opening = [{"role": "system", "content": system}] if system else []
         self.options = {"temperature": temperature, "top_p": top_p, "max_tokens": max_new_tokens}

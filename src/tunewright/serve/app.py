@@ -45,4 +45,3 @@ async def health(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     content, kind = request.app.service.metrics.page()
     return Response(content, media_type=kind)
-
