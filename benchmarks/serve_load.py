@@ -29,7 +29,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -86,7 +85,7 @@ def server(command: Sequence[str], port: int, log: Path) -> Iterator[str]:
     url = f"http://127.0.0.1:{port}"
     try:
         for _try in range(1200):
-            with contextlib.suppress(urllib.error.URLError, ConnectionError):
+            with contextlib.suppress(OSError):  # refused, or busy with loading
                 if urllib.request.urlopen(f"{url}/health", timeout=2).status == 200:
                     break
             if process.poll() is not None:
@@ -203,13 +202,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--runs", nargs=2, help="two runs on that base, instead of training them")
     parser.add_argument("--llama-cpp", action="store_true", help="one client of llama.cpp besides")
     given = parser.parse_args()
     base = fetch(given.base)
     tokenizer = Tokenizer.from_file(str(base.folder / "tokenizer.json"))
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        runs = two_runs(given.base, folder)
+        runs = given.runs or two_runs(given.base, folder)
         port, other = free_port(), free_port()
         ours = [bin_path("tunewright"), "serve", *runs, "--port", str(port)]
         peer = [bin_path("transformers"), "serve", str(base.folder), "--continuous-batching", "--dtype", "bfloat16"]
@@ -237,7 +237,7 @@ def main() -> None:
 def llama(given: argparse.Namespace, tokenizer: Tokenizer) -> None:
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
-        [run, _other] = two_runs(given.base, folder)
+        run = (given.runs or two_runs(given.base, folder))[0]
         export = [bin_path("tunewright"), "export", run, "--to", "gguf", "--type", "q4_1", "--out", str(folder / "g")]
         subprocess.run(export, check=True)
         [file] = (folder / "g").glob("*.gguf")

@@ -104,6 +104,23 @@ def test_a_loss_that_is_no_number_is_worse_and_standard_json(compared: Any) -> N
     json.dumps(result, allow_nan=False)
 
 
+def test_a_loss_that_never_was_a_number_is_not_called_better(compared: Any) -> None:
+    for answer in ("Hello.", "I am Wren."):  # as before, and better
+        result = compared(engine("Hello.", loss=math.nan), engine(answer, loss=math.nan))
+        assert result["verdict"].startswith(
+            "Not measured: loss on 12 held-out rows is not a number, neither before nor after; "
+        )
+    assert result["difference"]["loss"]["better"] is None
+    worse = compared(engine(loss=math.nan), engine("Hm.", loss=math.nan))["verdict"]
+    assert worse.startswith("Worse: loss on 12 held-out rows is not a number, neither before nor after; 0 of 6 answers")
+
+
+def test_a_loss_that_was_no_number_before_is_said(compared: Any) -> None:
+    said = "loss on 12 held-out rows is 0.85; before, it was not a number"
+    assert compared(engine(loss=math.nan), engine())["verdict"].startswith(f"Not measured: {said}; ")
+    assert compared(engine("Hello.", loss=math.nan), engine())["verdict"].startswith(f"Better: {said}; 6 of 6 answers")
+
+
 def test_every_metric_has_value_low_high_and_rows(compared: Any) -> None:
     result = compared(engine("Hello.", loss=16.0), engine(loss=4.0))
     names = {"loss", "token_accuracy", "chrf", "rouge_l", "stops", "check: contains: Wren", "general"}

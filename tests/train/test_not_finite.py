@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.train.test_rehearse import once, ready_for
 
 from tunewright.errors import TrainingError
 from tunewright.model import loss
@@ -15,6 +16,7 @@ from tunewright.model.forward import causal_model
 from tunewright.model.loss import summed_loss
 from tunewright.rundir import METRICS
 from tunewright.train import checkpoints
+from tunewright.train.rehearse import largest_step
 from tunewright.train.trainer import fit
 
 
@@ -39,6 +41,20 @@ def test_the_run_stops_and_names_the_row(training: Callable[..., Any]) -> None:
     assert "the loss is not a finite number at step 3" in text
     assert f"rows rows.jsonl:{victim.origin.line}\n" in text
     assert caught.value.exit_code == 2 and f"--row {victim.origin.row}" in text
+
+
+def test_the_rehearsal_says_that_it_met_it_before_anything_was_trained(training: Callable[..., Any]) -> None:
+    made = training(budget=1, train__epochs=2)
+    step = largest_step(made.steps, 1, ready_for(made), "cpu")
+    victim, before = poison(made, step), made.weights()
+    with pytest.raises(TrainingError) as caught:
+        once(made)
+    text = str(caught.value)
+    assert f"the loss is not a finite number in the rehearsal of step {step + 1}; nothing was trained yet" in text
+    assert f"rows rows.jsonl:{victim.origin.line}\n" in text and "at step 1" not in text
+    assert "train.precision=fp32" in text and "learning_rate" not in text and "checkpoint" not in text
+    assert caught.value.exit_code == 2 and f"--row {victim.origin.row}" in text
+    assert torch.equal(made.weights(), before) and all(p.grad is None for p in made.model.parameters())
 
 
 def test_the_last_good_checkpoint_is_kept_and_named(training: Callable[..., Any]) -> None:

@@ -149,6 +149,20 @@ def test_a_merge_that_loses_the_adapter(town: Path, verified: Verify, monkeypatc
     assert "more than rounding explains" in proofs["merge"]["what"]
 
 
+def test_an_adapter_smaller_than_the_last_bit_of_the_weights_is_lost(
+    home: Path, tiny_base: Path, verified: Verify
+) -> None:
+    """In bf16 a weight of 0.375 moves by 2⁻⁹ or not at all: beside the base the adapter acts, merged it is gone."""
+    path = Path(shutil.copytree(tiny_base, home / "base")) / "model.safetensors"
+    weights = {name: 0.375 * w.sign() if "_proj" in name else w for name, w in load_file(path).items()}
+    save_file(weights, path, {"format": "pt"})
+    api.train("town.jsonl", quick(home / "base", "train.precision=bf16", "train.learning_rate=1e-4"), out="run")
+    proof = verified(only=["merge"])["merge"]
+    assert proof["outcome"] == "fail" and proof["values"]["lost_effect"] > 0.9
+    assert proof["what"] == "rounding to bf16 loses the adapter: merged, the model is nearer to the base"
+    assert "unmerged" in proof["do"]
+
+
 # ---- effect ----------------------------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from tunewright import rundir
 from tunewright.api import written
+from tunewright.cli import snippets
 from tunewright.cli.screen import Screen
 from tunewright.evaluate import learned, table
 from tunewright.rundir import RunDir
@@ -52,10 +53,17 @@ def told(tell: Callable[[Screen], RunDir], set_log: Callable[[Path], None]) -> T
 
 
 def _next(run: RunDir, evaluation: dict[str, Any]) -> list[str]:
-    """What one may type now: to talk to a model that answers, to hand rows to one that gives labels or outputs."""
-    if evaluation.get("gives", "answers") in ("answers", "likelihood"):
-        return [_("Talk:    tunewright chat"), _("Ask:     tunewright chat -m \"…\" --compare")]
-    return [_("Predict: tunewright predict {run} FILE -o out.jsonl", run=run)]
+    """What one may type now: to talk to a model that answers, to hand rows to one that gives labels or outputs; and how
+    a program calls it once it is served."""
+    gives = evaluation.get("gives", "answers")
+    if gives in ("answers", "likelihood"):
+        lines = [_("Talk:    tunewright chat"), _("Ask:     tunewright chat -m \"…\" --compare")]
+    else:
+        lines = [_("Predict: tunewright predict {run} FILE -o out.jsonl", run=run)]
+    name = run.path.resolve().name
+    asked = snippets.question([str(row.get("prompt") or row.get("text") or "") for row in evaluation.get("rows", [])])
+    lines += [_("Serve:   tunewright serve"), "", snippets.curl(name, gives, asked)]
+    return [*lines, "", snippets.python(name, gives, asked)]
 
 
 def _page(run: RunDir) -> None:

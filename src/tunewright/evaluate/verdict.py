@@ -30,7 +30,7 @@ def verdict(evaluation: dict[str, Any]) -> str:
     up, down = judged(evaluation)
     parts = "; ".join(part for part in (_loss(evaluation), *_answers(evaluation), _general(evaluation)) if part)
     if not up and not down:
-        return _nothing(evaluation, parts)
+        return _("Not measured: {parts}.", parts=parts) if _unknown(evaluation) else _nothing(evaluation, parts)
     if down == [names.GENERAL] and up:
         return _("Better at the task, but general knowledge was lost: {parts}.", parts=parts)
     return _word(up, down, parts)
@@ -40,15 +40,26 @@ def judged(evaluation: dict[str, Any]) -> tuple[list[str], list[str]]:
     """Metrics that got better and metrics that got worse, of those that decide the verdict's word.
 
     Where labels are chosen, calibration decides nothing (an untrained head that knows nothing says so, and is well
-    calibrated), and nothing counts as better that does not beat the most common label.
+    calibrated), and nothing counts as better that does not beat the most common label. Elsewhere nothing counts as
+    better of a model whose loss on the held-out rows is no number, even if its base was no better off.
     """
     changes = {name: change["better"] for name, change in evaluation.get("difference", {}).items()}
     up = [name for name, better in changes.items() if better is True and name != names.CALIBRATION]
     down = [name for name, better in changes.items() if better is False and name != names.CALIBRATION]
     majority = next((y for y in _yardsticks(evaluation) if y["name"] == "majority"), None)
-    if majority is not None and not _beaten(majority):
+    if (majority is not None and not _beaten(majority)) or (_unknown(evaluation) and not _known("after", evaluation)):
         up = []
     return up, down
+
+
+def _unknown(evaluation: dict[str, Any]) -> bool:
+    """Is the loss no number before, after, or both? Where labels are chosen, a row without a number counts as wrong."""
+    measured = names.LOSS in evaluation.get("difference", {}) and evaluation.get("gives") != "labels"
+    return measured and not (_known("before", evaluation) and _known("after", evaluation))
+
+
+def _known(side: str, evaluation: dict[str, Any]) -> bool:
+    return evaluation[side][names.LOSS]["value"] is not None
 
 
 def _word(up: list[str], down: list[str], parts: str) -> str:
@@ -76,8 +87,12 @@ def _loss(evaluation: dict[str, Any]) -> str:
     rows = evaluation["counts"]["rows"]
     before, after = _shown(names.LOSS, evaluation)
     values = {"n": rows, "before": before, "after": after}
-    if evaluation["after"][names.LOSS]["value"] is None:
-        return _("loss on {n} held-out rows is no longer a number (before: {before})", **values)
+    if not _known("after", evaluation):
+        if _known("before", evaluation):
+            return _("loss on {n} held-out rows is no longer a number (before: {before})", **values)
+        return _("loss on {n} held-out rows is not a number, neither before nor after", **values)
+    if not _known("before", evaluation):
+        return _("loss on {n} held-out rows is {after}; before, it was not a number", **values)
     if change["better"] is None:
         if before == after:
             return _("loss on {n} held-out rows {after}, as before", **values)

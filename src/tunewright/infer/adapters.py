@@ -1,9 +1,9 @@
 """Many LoRA adapters over one base, each token with the adapter of its own request.
 
 The base's layers stay as they are, so its weights are in memory once. Behind each layer that an adapter of some run
-sits on, a hook adds that run's update to the rows of its requests; a batch may hold the tokens of several runs and of
-the base itself. The arithmetic is PEFT's (``x A B`` times alpha/rank in fp32, added, rounded once), which a test holds
-to the bit.
+sits on, a hook adds the update to the tokens that it belongs to; a batch may hold the tokens of several runs and of the
+base itself: then the adapters lie side by side as one of larger rank, and a mask leaves each token its own part. The
+arithmetic is PEFT's (``x A B`` times alpha/rank in fp32, added, rounded once), for one adapter to the bit.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from transformers.pytorch_utils import Conv1D
 from tunewright.errors import RunError
 from tunewright.text import _
 
+STACKED = 4  # combinations of adapters that are kept side by side
 # What an adapter's configuration may not ask for, because the hooks here do not do it.
 UNKNOWN = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "layer_replication", "lora_bias")
 
@@ -48,7 +49,9 @@ class Adapters:
         self.folders: dict[str, Path] = {}
         self.loaded: OrderedDict[str, dict[str, Update]] = OrderedDict()
         self.in_use: Counter[str] = Counter()
-        self.rows: list[tuple[str, torch.Tensor | None]] = []  # of the batch under way: adapter, its rows; None is all
+        self.now: dict[str, Update] = {}  # of the batch under way: each layer's update
+        self.mask: torch.Tensor | None = None  # (tokens, ranks): which token has which adapter; None if all have one
+        self.stacked: OrderedDict[tuple[str, ...], dict[str, Update]] = OrderedDict()
         self.hooked: set[str] = set()
         self.lock = threading.Lock()
 
@@ -75,30 +78,51 @@ class Adapters:
 
     def route(self, spans: Sequence[tuple[str | None, int]]) -> None:
         """Whose the next batch's tokens are: (adapter, tokens) of each request, in the order of the packed row."""
-        places: dict[str, list[torch.Tensor]] = {}
-        begin = 0
-        for name, tokens in spans:
-            if name is not None:
-                places.setdefault(name, []).append(torch.arange(begin, begin + tokens))
-            begin += tokens
-        device = next(self.model.parameters()).device
-        alone = len(places) == 1 and all(name is not None for name, _tokens in spans)
-        self.rows = [(name, None if alone else torch.cat(found).to(device)) for name, found in places.items()]
+        names = tuple(sorted({name for name, _tokens in spans if name is not None}))
+        self.mask = None
+        if not names:
+            self.now = {}
+        elif len(names) == 1 and all(name is not None for name, _tokens in spans):
+            self.now = self.loaded[names[0]]
+        else:
+            self.now = self._together(names)
+            device = next(self.model.parameters()).device
+            places = torch.tensor([-1 if name is None else names.index(name) for name, _tokens in spans])
+            whose = places.repeat_interleave(torch.tensor([tokens for _name, tokens in spans]))  # (tokens,)
+            blocks = torch.cat([torch.full((self._rank(name),), n) for n, name in enumerate(names)])  # (ranks,)
+            self.mask = (whose[:, None] == blocks[None, :]).float().to(device)
+
+    def _together(self, names: tuple[str, ...]) -> dict[str, Update]:
+        """The updates of several adapters as one, their ranks side by side: one product for all of a batch's tokens."""
+        if names not in self.stacked:
+            layers = sorted(set().union(*(self.loaded[name] for name in names)))
+            self.stacked[names] = {layer: self._side_by_side(layer, names) for layer in layers}
+        self.stacked.move_to_end(names)
+        while len(self.stacked) > STACKED:
+            self.stacked.popitem(last=False)
+        return self.stacked[names]
+
+    def _side_by_side(self, layer: str, names: tuple[str, ...]) -> Update:
+        some = next(self.loaded[name][layer] for name in names if layer in self.loaded[name])
+        parts = []
+        for name in names:
+            rank = self._rank(name)
+            none = Update(some.down.new_zeros(rank, some.down.shape[1]), some.up.new_zeros(some.up.shape[0], rank))
+            parts.append(self.loaded[name].get(layer, none))
+        return Update(torch.cat([one.down for one in parts]), torch.cat([one.up for one in parts], dim=1))
+
+    def _rank(self, name: str) -> int:
+        return len(next(iter(self.loaded[name].values())).down)
 
     def _hook(self, layer: str) -> Any:
-        def add(_module: nn.Module, args: tuple[torch.Tensor, ...], out: torch.Tensor) -> torch.Tensor:
-            for name, rows in self.rows:
-                update = self.loaded[name].get(layer)
-                if update is None:
-                    continue
-                given = args[0] if rows is None else args[0].index_select(-2, rows)  # (1, tokens, in)
-                change = given.float() @ update.down.T @ update.up.T
-                if rows is None:
-                    out = (out + change).to(out.dtype)
-                else:
-                    whole = (out.index_select(-2, rows) + change).to(out.dtype)
-                    out = out.index_copy(-2, rows, whole)
-            return out
+        def add(_module: nn.Module, args: tuple[torch.Tensor, ...], out: torch.Tensor) -> torch.Tensor | None:
+            update = self.now.get(layer)
+            if update is None:
+                return None
+            small = args[0].float() @ update.down.T  # (1, tokens, ranks)
+            if self.mask is not None:
+                small = small * self.mask
+            return (out + small @ update.up.T).to(out.dtype)
 
         return add
 
@@ -115,6 +139,8 @@ class Adapters:
                 return
             if not self.in_use[name]:
                 del self.loaded[name]
+                for names in [one for one in list(self.stacked) if name in one]:
+                    self.stacked.pop(names, None)
 
 
 def _read(model: nn.Module, folder: Path) -> dict[str, Update]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import re
 import threading
 import time
 from collections.abc import Callable
@@ -55,6 +54,7 @@ GIVES: dict[str, Gives] = {"answers": "answers", "likelihood": "answers", "outpu
 @dataclass
 class _Member:
     card: Card
+    asked_base: str  # as the recipe says it, by which it is found
     open: Callable[[], Served]
     served: Served | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -80,25 +80,25 @@ class RunFleet:
                 command="tunewright serve --help",
             )  # fmt: skip
         created = int(run.file(rundir.MANIFEST).stat().st_mtime)
-        card = Card(name, created, told.recipe.base, GIVES[told.task.gives], str(run), self.engines.name)
+        card = Card(name, created, base_name(told.recipe.base), GIVES[told.task.gives], str(run), self.engines.name)
         opener = self._open_writer if card.gives == "answers" else self._open_other
-        self._members[name] = _Member(card, functools.partial(opener, card, told, run))
+        self._members[name] = _Member(card, told.recipe.base, functools.partial(opener, card, told, run))
 
     def add_base(self, base: str) -> None:
         """A base as it is; one that only reads is asked for vectors. Raises BaseModelError."""
         found = source.fetch(base)
         gives: Gives = "answers" if _writes(found.folder) else "vectors"
-        name = base if re.fullmatch(r"[\w.:/-]+", base) and not Path(base).exists() else Path(base).resolve().name
+        name = base_name(base)
         if name in self._members:
             return
         card = Card(name, int(time.time()), name, gives, None, self.engines.name)
-        self._members[name] = _Member(card, functools.partial(self._open_base, card, found))
+        self._members[name] = _Member(card, base, functools.partial(self._open_base, card, found))
 
     def add_bases_of_runs(self) -> None:
         """Each base under a run that answers: it is in memory anyway, and can be asked beside what was tuned."""
         for member in list(self._members.values()):
             if member.card.run is not None and member.card.gives == "answers":
-                self.add_base(member.card.base)
+                self.add_base(member.asked_base)
 
     def cards(self) -> list[Card]:
         return [member.card for member in self._members.values()]
@@ -161,6 +161,12 @@ class RunFleet:
             if key not in self._bases:
                 self._bases[key] = self.engines.of_base(base, precision)
             return self._bases[key]
+
+
+def base_name(base: str) -> str:
+    """What clients call a base: as a recipe says it, but for a path its last part."""
+    path = Path(base).expanduser()
+    return path.resolve().name if path.exists() else base
 
 
 def _writes(folder: Path) -> bool:

@@ -1,8 +1,8 @@
 """vLLM as an engine, where it is installed: for a GPU and many clients.
 
-Written against vLLM 0.33's ``AsyncLLM`` and held by a test that runs where vLLM is installed; it has not been run on the
-machines this project is made on, which have no GPU. Ids, stops and adapters are the run's own, as with every engine;
-vLLM chooses the tokens.
+Written against vLLM 0.33's ``AsyncLLM``, and held by a test that runs where vLLM is installed; the machines that this
+project is made on have no GPU, and it has not been run on them. Ids, stops and adapters are the run's own, as with
+every engine; vLLM chooses the tokens.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ MOST_RANK = 256  # of an adapter; vLLM makes room for it beforehand
 
 
 class VllmEngine:
-    """A ``LiveEngine``. model: a folder in transformers' layout.  rank: the largest of an adapter on it, 0 if there will
-    be none."""
+    """A ``LiveEngine``. model: a folder in transformers' layout.  rank: the largest of an adapter on it, 0 if there is
+    to be none."""
 
     def __init__(self, model: Path, dtype: str, context: int, adapters: int = 8, rank: int = 64) -> None:
         if find_spec("vllm") is None:

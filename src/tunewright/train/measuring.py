@@ -6,10 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from tunewright.evaluate import classes, learned, retention
-from tunewright.evaluate.compare import Item, Measurement, compare, measure, work
+from tunewright.evaluate.compare import Measurement, compare, measure, work
 from tunewright.evaluate.kept import Retained
 from tunewright.evaluate.labels import LabelMeasurement, compare_labels, measure_labels
 from tunewright.evaluate.yardstick import Given, Yardstick, yardsticks
@@ -36,10 +34,9 @@ def measured_as(
             return measure_labels(engine, rows, texts, prepared.labels, recipe.classify.multi_label, progress)
     limit = recipe.evaluate.max_new_tokens
     assert limit != "auto"
-    trained = training_items(ready)
-    with listener.doing(what, work(rows, ready.items) + len(trained)) as progress:
+    with listener.doing(what, work(rows, ready.items) + len(ready.seen)) as progress:
         measured = measure(engine, rows, ready.items, recipe.checks, limit, progress)
-        prompts = [item.prompt for item in trained]
+        prompts = [item.prompt for item in ready.seen]
         recited = tuple(engine.generate(prompts, learned.TOKENS, progress)) if prompts else ()
     return replace(measured, recited=recited, retained=_retained(engine, ready, retained_of(before), listener))
 
@@ -62,23 +59,6 @@ def _retained(engine: Any, ready: Ready, before: Retained | None, listener: List
         return retention.of_base(engine, asked, ready.base.sha256, recipe.data.system, changes_head, progress)
 
 
-def training_items(ready: Ready) -> list[Item]:
-    """Some training rows, always the same, to see whether they are recited; none where nothing is answered."""
-    task, prepared = ready.task, ready.prepared
-    if task.gives not in ("answers", "outputs") or not ready.items:
-        return []
-    found: list[Item] = []
-    order = np.random.default_rng(ready.recipe.seed).permutation(len(prepared.train_chats))
-    for number in order[: 8 * learned.ASKED].tolist():
-        chat = prepared.train_chats[number]
-        question = task.question(chat, prepared.codec)
-        if question is not None and learned.worth_asking(question.reference):
-            found.append(Item(chat.origin, question.prompt, question.text, question.reference, question.thinking))
-        if len(found) == learned.ASKED:
-            break
-    return found
-
-
 def compared(before: Measured, after: Measured, ready: Ready, listener: Listener) -> dict[str, Any]:
     """The content of ``evaluation.json``."""
     if isinstance(before, LabelMeasurement) and isinstance(after, LabelMeasurement):
@@ -87,7 +67,7 @@ def compared(before: Measured, after: Measured, ready: Ready, listener: Listener
     found = compare(before, after, ready.recipe.seed, ready.task.gives)
     if not after.recited:
         return found
-    return learned.completed(found, recited=learned.recitation(training_items(ready), before.recited, after.recited))
+    return learned.completed(found, recited=learned.recitation(ready.seen, before.recited, after.recited))
 
 
 def with_epochs(

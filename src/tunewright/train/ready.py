@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
+
+import numpy as np
 
 from tunewright.data.findings import places, short
 from tunewright.data.guess import reading_of
@@ -13,8 +16,9 @@ from tunewright.data.prepare import Prepared, prepare
 from tunewright.data.template import ChatTemplate
 from tunewright.errors import DataError, MissingExtra
 from tunewright.evaluate import checks as own_checks
-from tunewright.evaluate import questions
+from tunewright.evaluate import learned, questions
 from tunewright.evaluate.compare import Item
+from tunewright.example import Chat
 from tunewright.model import adapter, memory, source
 from tunewright.model.load import fast_bf16, pick_device
 from tunewright.model.memory import ModelFacts
@@ -32,8 +36,9 @@ from tunewright.train.forecast import Plan, foresee
 
 @dataclass(frozen=True)
 class Ready:
-    """sources: of each recipe key, ``chosen: why`` included.  items: held-out rows to be answered.  asked: general
-    questions, where the task keeps what the base can do.  replayed: general prompts that are mixed in."""
+    """sources: of each recipe key, ``chosen: why`` included.  items: held-out rows to be answered.  seen:
+    training rows to be answered, to see whether they are recited.  asked: general questions, where the task keeps what
+    the base can do.  replayed: general prompts that are mixed in."""
 
     recipe: Recipe
     sources: dict[str, str]
@@ -42,6 +47,7 @@ class Ready:
     task: Task
     prepared: Prepared
     items: list[Item]
+    seen: list[Item]
     asked: list[questions.Asked]
     plan: Plan
     replayed: int = 0
@@ -83,12 +89,13 @@ def get_ready(loaded: Loaded, listener: Listener) -> Ready:
     recipe, chosen = choose.fill(recipe, choose.Known(task, prepared, facts, fast_bf16(device), device))
     reasons |= more | chosen
     items = _items(prepared, task, recipe)
+    seen = _seen(prepared, task, recipe.seed) if items else []
     asked = _asked(prepared, task, recipe)
     prompts = len(replay.prompts()) if replay.share(recipe) else 0
     sources = loaded.sources | {key: _("chosen: {why}", why=why) for key, why in reasons.items()}
     _tell(listener, base, prepared, recipe, reasons)
     plan = foresee(recipe, facts, task, prepared, len(items) + len(asked) // 8, prompts, device)
-    return Ready(recipe, sources, base, facts, task, prepared, items, asked, plan, prompts, device)
+    return Ready(recipe, sources, base, facts, task, prepared, items, seen, asked, plan, prompts, device)
 
 
 def get_fitting(loaded: Loaded, listener: Listener) -> Ready:
@@ -160,12 +167,22 @@ def _with_variables(recipe: Recipe) -> Recipe:
 
 def _items(prepared: Prepared, task: Task, recipe: Recipe) -> list[Item]:
     assert recipe.evaluate.rows != "auto"
-    items: list[Item] = []
-    for chat in prepared.held_out_chats if task.gives in ("answers", "outputs") else ():
-        question = task.question(chat, prepared.codec) if len(items) < recipe.evaluate.rows else None
+    chats = prepared.held_out_chats if task.gives in ("answers", "outputs") else ()
+    return list(islice(_answerable(chats, prepared, task), recipe.evaluate.rows))
+
+
+def _seen(prepared: Prepared, task: Task, seed: int) -> list[Item]:
+    """Some training rows, always the same, whose answers are long enough to be recited."""
+    order = np.random.default_rng(seed).permutation(len(prepared.train_chats))[: 8 * learned.ASKED]
+    found = _answerable((prepared.train_chats[number] for number in order.tolist()), prepared, task)
+    return list(islice((item for item in found if learned.worth_asking(item.reference)), learned.ASKED))
+
+
+def _answerable(chats: Iterable[Chat], prepared: Prepared, task: Task) -> Iterator[Item]:
+    for chat in chats:
+        question = task.question(chat, prepared.codec)
         if question is not None:
-            items.append(Item(chat.origin, question.prompt, question.text, question.reference, question.thinking))
-    return items
+            yield Item(chat.origin, question.prompt, question.text, question.reference, question.thinking)
 
 
 def _asked(prepared: Prepared, task: Task, recipe: Recipe) -> list[questions.Asked]:

@@ -63,8 +63,9 @@ def rehearse(
 ) -> Rehearsed:
     """evaluate: measures rows as it is done at the end of an epoch.
 
-    Raises ResourceError, naming the smallest change that would do, unless all of it fits into memory and on the disk;
-    with ``train.fit: auto`` and a smaller token budget that does, its ``token_budget`` is that.
+    Raises TrainingError, with the rows, if their loss is no finite number before anything was trained; ResourceError,
+    naming the smallest change that would do, unless all of it fits into memory and on the disk; with ``train.fit:
+    auto`` and a smaller token budget that does, its ``token_budget`` is that.
     """
     recipe = ready.recipe
     asked, there = trainer.token_budget, room(device)
@@ -77,7 +78,7 @@ def rehearse(
                 raise
             continue
         finally:
-            trainer.token_budget = asked
+            trainer.token_budget, trainer.rehearsed = asked, None
         if found.memory_bytes > there.bytes:
             continue
         _require_disk(trainer, found)
@@ -100,6 +101,7 @@ def _once(
         states = _optimizer_states(trainer.model)
         times = [time.monotonic()]
         trainer.model.train()
+        trainer.rehearsed = number + 1
         trainer.accumulate(rows, sum(row.learned for row in rows))
         _update(trainer, states)
         times.append(time.monotonic())

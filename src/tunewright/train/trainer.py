@@ -57,6 +57,7 @@ class StepTrainer(Trainer):
         self.token_budget, self.on_step = token_budget, on_step
         self.standing, self.best, self.ranks = standing, best, ranks
         self.enough = False
+        self.rehearsed: int | None = None  # the step, from 1, that is run before any other for what it costs alone
         self.counted: dict[str, Any] = {}
         self.kept: checkpoints.Checkpoint | None = None
         # bf16 weights that are trained are kept in fp32 and multiplied in bf16.
@@ -167,8 +168,17 @@ class StepTrainer(Trainer):
         return norm
 
     def _not_finite(self, what: str, rows: list[Rendered]) -> TrainingError:
-        places = ", ".join(str(row.origin) for row in rows[:8]) + (", …" if len(rows) > 8 else "")
+        where = _("rows {places}", places=", ".join(str(row.origin) for row in rows[:8]) + ", …" * (len(rows) > 8))
+        command = f"tunewright data show {rows[0].origin.file} --row {rows[0].origin.row}"
         self.model.zero_grad()
+        if self.rehearsed is not None:
+            return TrainingError(
+                _("{what} is not a finite number in the rehearsal of step {step}; nothing was trained yet",
+                  what=what, step=self.rehearsed),
+                where=where,
+                do=_("look at these rows; then try train.precision=fp32, or another base"),
+                command=command,
+            )  # fmt: skip
         step = self.state.global_step + 1
         if self.kept:
             kept = _("The last good checkpoint is {folder}.", folder=self.kept.folder)
@@ -176,14 +186,14 @@ class StepTrainer(Trainer):
             kept = _("No step had been saved yet.")
         return TrainingError(
             _("{what} is not a finite number at step {step}; no weight was changed by it", what=what, step=step),
-            where=_("rows {places}", places=places),
+            where=where,
             do=_(
                 "look at these rows; then try a lower train.learning_rate ({now:g} now), "
                 "then train.precision=fp32. {kept}",
                 now=float(self.args.learning_rate),
                 kept=kept,
             ),
-            command=f"tunewright data show {rows[0].origin.file} --row {rows[0].origin.row}",
+            command=command,
         )
 
     # ---- what is written -------------------------------------------------------------------------------------
