@@ -66,6 +66,8 @@ class Endpoint:
             request = urllib.request.Request(f"{self.url.rstrip('/')}/{path}", data, headers)
             if request.type not in ("http", "https"):
                 raise ValueError(_("it begins with neither http:// nor https://"))
+            if not request.host:
+                raise ValueError(_("it names no machine"))
             return urllib.request.urlopen(request, timeout=SECONDS)
         except urllib.error.HTTPError as error:
             with error:
