@@ -138,6 +138,18 @@ def test_an_engine_that_fails_is_an_error_and_no_end(house: Open, monkeypatch: p
     assert post(f"{made.url}/chat/completions", long(made) | {"max_tokens": 2})[0] == 200
 
 
+def test_an_engine_that_breaks_in_the_middle_says_so_in_the_stream(house: Open) -> None:
+    made = house()
+    made.watched.fails_at = 4
+    with openai.OpenAI(base_url=made.url, api_key="none", max_retries=0) as client:
+        seen = []
+        with pytest.raises(openai.APIError, match="the engine broke"):
+            for chunk in client.chat.completions.create(**ASK, stream=True):
+                seen.append(chunk)
+    assert len(seen) > 2
+    until(lambda: made.service.gate.running == 0)
+
+
 # -- keys ------------------------------------------------------------------------------------------------------------
 
 
