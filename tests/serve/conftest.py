@@ -22,6 +22,7 @@ from tests.encoders import write_encoder
 from tests.serve.tooled import train_tools
 from tests.tiny import environment
 
+from tunewright.errors import TunewrightError
 from tunewright.infer.live import Ask, Card, Served, Step
 from tunewright.infer.serving import open_fleet
 from tunewright.rundir import RunDir
@@ -108,11 +109,13 @@ def client(server: Server) -> Iterator[openai.OpenAI]:
 
 @dataclass
 class Watched:
-    """A fleet whose engines tell what they were asked and how far each answer was read."""
+    """A fleet whose engines tell what they were asked and how far each answer was read. fails_at: the step at which an
+    engine breaks, where a test plants that."""
 
     fleet: Any
     asked: list[Ask] = field(default_factory=list)
     read: list[int] = field(default_factory=list)
+    fails_at: int | None = None
 
     def cards(self) -> list[Card]:
         return list(self.fleet.cards())
@@ -141,6 +144,8 @@ class _Spy:
         async with aclosing(self.engine.answer(ask)) as steps:
             async for step in steps:
                 self.watched.read[number] += 1
+                if self.watched.read[number] == self.watched.fails_at:
+                    raise TunewrightError("the engine broke")
                 yield step
 
 

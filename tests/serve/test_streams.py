@@ -10,17 +10,19 @@ from pathlib import Path
 
 import pytest
 from tests.data.templates import CHATML
-from tests.serve.tooled import CALL, TEMPLATE
+from tests.serve.tooled import CALL, TEMPLATE, TOOL
 
 from tunewright.data.template import ChatTemplate
 from tunewright.data.thinking import Marks
+from tunewright.infer.grammar import Grammars
 from tunewright.infer.live import Step
-from tunewright.serve.calls import Forms, calls_in, forms_of
+from tunewright.serve.calls import Forms, calls_in, forced, forms_of
 from tunewright.serve.parts import Part, Parts
 from tunewright.serve.streams import Detokenizer, Piece, StopStrings, pieces
 
 TEXTS = [
-    "The river rises in the hills.", "你好，我是一个小模型。", "a 😀 b 👩‍👩‍👧 c", "def add(left):\n    return\n", "  two  blanks ", "é",
+    "The river rises in the hills.", "你好，我是一个小模型。", "a 😀 b 👩‍👩‍👧 c",
+    "def add(left):\n    return\n", "  two  blanks ", "é",
 ]  # fmt: skip
 
 
@@ -104,7 +106,9 @@ HERMES = Forms("<tool_call>", "</tool_call>")
 WRITTEN = json.dumps(CALL)
 
 
-def fed(text: str, size: int, marks: Marks | None = None, forms: Forms | None = None, single: bool = False) -> list[Part]:
+def fed(
+    text: str, size: int, marks: Marks | None = None, forms: Forms | None = None, single: bool = False
+) -> list[Part]:
     parts = Parts(marks, forms, single)
     found = [part for start in range(0, len(text), size) for part in parts.feed(text[start : start + size])]
     return found + parts.feed("", last=True)
@@ -170,7 +174,7 @@ MISTRAL = (
 )
 LLAMA = (
     "{% for t in tools or [] %}{{ t | tojson }}{% endfor %}{% for m in messages %}<|im_start|>{{ m.role }}\n"
-    "{% if m.tool_calls %}{\"name\": \"{{ m.tool_calls[0].function.name }}\", \"parameters\": "
+    '{% if m.tool_calls %}{"name": "{{ m.tool_calls[0].function.name }}", "parameters": '
     "{{ m.tool_calls[0].function.arguments | tojson }}}{% else %}{{ m.content }}{% endif %}<|im_end|>{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
@@ -180,11 +184,34 @@ LLAMA = (
     ("source", "forms"),
     [
         (TEMPLATE, Forms("<tool_call>", "</tool_call>")),
-        (MISTRAL, Forms("[TOOL_CALLS]", "")),
-        (LLAMA, Forms()),
+        (MISTRAL, Forms("[TOOL_CALLS]", "", listed=True)),
+        (LLAMA, Forms(arguments="parameters")),
         (CHATML, None),
     ],
     ids=["hermes", "mistral", "llama", "chatml"],
 )
 def test_how_a_template_calls_is_found_out(tiny_base: Path, source: str, forms: Forms | None) -> None:
     assert forms_of(ChatTemplate.from_folder(tiny_base, source)) == forms
+
+
+@pytest.mark.parametrize(
+    ("source", "written"),
+    [
+        (TEMPLATE, '<tool_call>\n{"name": "look", "arguments": {"at": "the sea"}}\n</tool_call>'),
+        (MISTRAL, '[TOOL_CALLS] [{"name": "look", "arguments": {"at": "the sea"}}]'),
+        (
+            MISTRAL.replace("[TOOL_CALLS]", "<|endoftext|>"),
+            '<|endoftext|> [{"name": "look", "arguments": {"at": "the sea"}}]',
+        ),
+        (LLAMA, '{"name": "look", "parameters": {"at": "the sea"}}'),
+    ],
+    ids=["hermes", "mistral", "special", "llama"],
+)
+def test_a_forced_call_may_be_written_as_the_template_writes_it(tiny_base: Path, source: str, written: str) -> None:
+    template = ChatTemplate.from_folder(tiny_base, source)
+    forms = forms_of(template)
+    assert forms is not None
+    for text, fits in ((written, True), (written.replace("look", "bake"), False), ("The town", False)):
+        held = Grammars(tiny_base, template.vocabulary).begin(forced(forms, [TOOL], template), template.stop_ids)
+        taken = held.matcher.try_consume_tokens(template.text_ids(text))
+        assert (taken == len(template.text_ids(text)) and held.matcher.is_accepting()) is fits

@@ -10,7 +10,11 @@ import pytest
 from tests.serve.conftest import Server
 from tests.serve.tooled import ANSWER, CALL, THINKING, TOOL
 
-ASK: dict[str, Any] = {"model": "tools-1", "temperature": 0, "messages": [{"role": "user", "content": "What is number 3?"}]}
+ASK: dict[str, Any] = {
+    "model": "tools-1",
+    "temperature": 0,
+    "messages": [{"role": "user", "content": "What is number 3?"}],
+}
 
 
 def test_a_call_is_a_call(client: openai.OpenAI) -> None:
@@ -58,10 +62,33 @@ def test_tool_choice_none_shows_no_tools(client: openai.OpenAI) -> None:
     assert client.chat.completions.create(**ASK, tools=[TOOL], tool_choice="none").choices[0].message.content == ANSWER
 
 
-@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "look"}}])
-def test_a_choice_that_cannot_be_forced_is_refused(client: openai.OpenAI, choice: Any) -> None:
+WHAT = {"what": {"enum": ["bread", "salt"]}}
+SCHEMA = {"type": "object", "properties": WHAT, "required": ["what"], "additionalProperties": False}
+OTHER: dict[str, Any] = {"type": "function", "function": {"name": "bake", "parameters": SCHEMA}}
+
+
+def test_a_call_can_be_forced(client: openai.OpenAI) -> None:
+    asked = ASK | {"tools": [OTHER, TOOL], "max_tokens": 100}
+    named = {"type": "function", "function": {"name": "bake"}}
+    choice = client.chat.completions.create(**asked, tool_choice=named).choices[0]
+    call = (choice.message.tool_calls or [])[0].function
+    assert call.name == "bake" and json.loads(call.arguments)["what"] in ("bread", "salt")
+    assert choice.finish_reason == "tool_calls" and choice.message.content is None
+    choice = client.chat.completions.create(**asked, tool_choice="required").choices[0]
+    assert (choice.message.tool_calls or [])[0].function.name in ("bake", "look")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"tool_choice": {"type": "function", "function": {"name": "nothing"}}, "tools": [TOOL]},
+        {"tool_choice": "always", "tools": [TOOL]},
+        {"tool_choice": "required"},
+    ],
+)
+def test_a_choice_that_is_none_is_refused(client: openai.OpenAI, more: Any) -> None:
     with pytest.raises(openai.BadRequestError, match="tool_choice"):
-        client.chat.completions.create(**ASK, tools=[TOOL], tool_choice=choice)
+        client.chat.completions.create(**ASK, **more)
 
 
 def test_a_template_without_tools_refuses_them(server: Server, client: openai.OpenAI) -> None:

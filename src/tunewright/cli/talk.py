@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import click
 
 from tunewright import rundir
+from tunewright.cli.loop import Loop
 from tunewright.cli.screen import Screen
 from tunewright.data.thinking import split_thinking, stretches
 from tunewright.example import Message
@@ -53,7 +53,7 @@ def _voice(name: str, opened: Opened) -> Voice:
     return Voice(name, opened.engine, opened.recipe.data.system, [])
 
 
-class Talk:
+class Talk(Loop):
     def __init__(self, voices: Sequence[Voice], options: Options) -> None:
         self.voices, self.options = voices, options
 
@@ -61,20 +61,9 @@ class Talk:
         for voice in self.voices:
             self._answer(voice, message)
 
-    def loop(self) -> None:
-        click.echo(_("Ask something. An empty line ends, /new starts over."), err=True)
-        while True:
-            try:
-                message = input("> " if sys.stdin.isatty() else "").strip()
-            except EOFError:
-                return
-            if not message:
-                return
-            if message == "/new":
-                for voice in self.voices:
-                    voice.past.clear()
-                continue
-            self.once(message)
+    def start_over(self) -> None:
+        for voice in self.voices:
+            voice.past.clear()
 
     def _answer(self, voice: Voice, message: str) -> None:
         system = self.options.system or voice.system

@@ -39,6 +39,22 @@ def any_object() -> str:
     return from_schema({"type": "object"})
 
 
+def between(before: str | int, schema: Mapping[str, Any], after: str | int) -> str:
+    """The grammar of JSON by ``schema`` that stands between two marks: texts, or ids of special tokens. Raises as
+    ``from_schema``."""
+    from_schema(schema)
+    held = {**schema, "x-guidance": {"whitespace_pattern": SPACE}}
+    first, last = (_lark(mark) for mark in (before, after))
+    return _checked(f"start: {first} said {last}\nsaid: %json {json.dumps(held)}\n")
+
+
+def _lark(mark: str | int) -> str:
+    """A mark, and the blanks that a model may write beside it."""
+    if isinstance(mark, int):
+        return f"<[{mark}]>" + r" /[ \n]{0,2}/"
+    return r"/[ \n]{0,2}/ " + json.dumps(mark, ensure_ascii=False) + r" /[ \n]{0,2}/" if mark else ""
+
+
 class Grammars:
     """llguidance's view of one tokenizer. folder: holds its tokenizer.json.  vocabulary: width of the logits."""
 

@@ -12,6 +12,7 @@ from typing import Any
 from tunewright.data.template import ChatTemplate
 from tunewright.errors import BaseModelError, DataError
 from tunewright.example import Message
+from tunewright.infer import grammar
 
 _NAME, _KEY = "qzxw_lookup", "qzxw_key"  # in no template
 _USER = Message("user", "A")
@@ -19,10 +20,13 @@ _USER = Message("user", "A")
 
 @dataclass(frozen=True, slots=True)
 class Forms:
-    """open, close: what stands around the JSON of a call. Both empty: an answer that is nothing but JSON is one."""
+    """open, close: what stands around the JSON of a call. Both empty: an answer that is nothing but JSON is one.
+    arguments: how the JSON calls them.  listed: calls are a list, also where there is one."""
 
     open: str = ""
     close: str = ""
+    arguments: str = "arguments"
+    listed: bool = False
 
 
 @lru_cache(maxsize=64)
@@ -59,8 +63,34 @@ def _around(said: str, template: ChatTemplate) -> Forms | None:
         ends = [after.find(template.decode([stop])) for stop in template.stop_ids]
         places = [place for place in ends if place >= 0]
         close = (after[: min(places)] if places else after).strip()
-        return Forms(said[:start].strip(), close)
+        listed = isinstance(found, list)
+        one = found[0] if listed else found
+        return Forms(said[:start].strip(), close, "parameters" if "parameters" in one else "arguments", listed)
     return None
+
+
+def forced(forms: Forms, tools: Sequence[Mapping[str, Any]], template: ChatTemplate) -> str:
+    """The grammar of an answer that is one call of one of ``tools``. Raises DataError for parameters that are no
+    schema."""
+    ways = [
+        {
+            "type": "object",
+            "properties": {
+                "name": {"const": tool["function"]["name"]},
+                forms.arguments: tool["function"].get("parameters") or {"type": "object"},
+            },
+            "required": ["name", forms.arguments],
+            "additionalProperties": False,
+        }
+        for tool in tools
+    ]
+    call: dict[str, Any] = ways[0] if len(ways) == 1 else {"anyOf": ways}
+    schema = {"type": "array", "items": call, "minItems": 1, "maxItems": 1} if forms.listed else call
+    return grammar.between(_mark(forms.open, template), schema, _mark(forms.close, template))
+
+
+def _mark(text: str, template: ChatTemplate) -> str | int:
+    return template.text_ids(text)[-1] if text in template.special_tokens else text
 
 
 def _parameters() -> dict[str, Any]:

@@ -13,10 +13,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from tunewright.data.template import ChatTemplate
+from tunewright.errors import DataError
 from tunewright.infer.live import Ask, Served
 from tunewright.serve import outputs
-from tunewright.serve.calls import Forms, forms_of
-from tunewright.serve.errors import any_error, bad, parsed, unsupported
+from tunewright.serve.calls import Forms, forced, forms_of
+from tunewright.serve.errors import any_error, bad, of_ours, parsed, unsupported
 from tunewright.serve.limits import Ticket
 from tunewright.serve.logprobs import Spelling
 from tunewright.serve.messages import messages_of, source_of, tools_of
@@ -43,7 +44,7 @@ PATH = "v1/chat/completions"
 
 
 async def chat(request: Request) -> Response:
-    service: Service = request.app.state.service
+    service: Service = request.app.service
     asked = parsed(ChatRequest, await received(request))
     _require_sense(asked)
     choices(service, asked)
@@ -79,7 +80,7 @@ class _Plan:
 async def _plan(service: Service, request: Request, asked: ChatRequest) -> _Plan:
     served = await service.model(asked.model, request)
     require_writer(served, PATH)
-    tools = tools_of(asked.tools, asked.tool_choice)
+    tools, must_call = tools_of(asked.tools, asked.tool_choice)
     held = grammar_of(asked.response_format)
     if served.gives == "outputs":
         return _Plan(served, await off_loop(_source, served, asked, bool(tools), held))
@@ -93,11 +94,23 @@ async def _plan(service: Service, request: Request, asked: ChatRequest) -> _Plan
         forms = await off_loop(forms_of, codec)
         if forms is None:
             raise unsupported("tools", _("The template of `{name}` does not know tools.", name=served.name))
-    prompt = await off_loop(codec.prompt_ids, messages_of(asked.messages, served), tools)
+        if must_call:
+            held = _forced(forms, tools, codec)
+    try:
+        prompt = await off_loop(codec.prompt_ids, messages_of(asked.messages, served), tools)
+    except DataError as error:  # the template's own rules, such as roles that take turns
+        raise bad(of_ours(error).message, "messages", "invalid_value") from None
     most = asked.max_completion_tokens if asked.max_tokens is None else asked.max_tokens
     logprobs = (asked.top_logprobs or 0) if asked.logprobs else None
     made = asks(service, served, asked, prompt, most, "messages", logprobs, held)
     return _Plan(served, prompt, made, forms, held is not None)
+
+
+def _forced(forms: Forms, tools: list[dict[str, Any]], codec: ChatTemplate) -> str:
+    try:
+        return forced(forms, tools, codec)
+    except DataError as error:
+        raise bad(of_ours(error).message, "tools", "invalid_schema") from None
 
 
 def _source(served: Served, asked: ChatRequest, has_tools: bool, held: str | None) -> list[int]:

@@ -20,7 +20,7 @@ from tunewright.text import _
 
 
 async def classify(request: Request) -> Response:
-    service: Service = request.app.state.service
+    service: Service = request.app.service
     asked = parsed(ClassifyRequest, await received(request))
     return JSONResponse(await unless_gone(_labels(service, request, asked), request.receive))
 

@@ -30,7 +30,7 @@ Prompt = str | tuple[int, ...]
 
 
 async def completions(request: Request) -> Response:
-    service: Service = request.app.state.service
+    service: Service = request.app.service
     asked = parsed(CompletionRequest, await received(request))
     prompts = _prompts(asked.prompt)
     if asked.stream_options is not None and not asked.stream:

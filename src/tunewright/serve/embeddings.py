@@ -17,7 +17,7 @@ from tunewright.text import _
 
 
 async def embeddings(request: Request) -> Response:
-    service: Service = request.app.state.service
+    service: Service = request.app.service
     asked = parsed(EmbeddingRequest, await received(request))
     texts = _texts(asked.input)
     return JSONResponse(await unless_gone(_vectors(service, request, asked, texts), request.receive))

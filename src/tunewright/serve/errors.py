@@ -107,7 +107,8 @@ def _refuse(error: ValidationError) -> NoReturn:
     if first["type"] == "missing":
         raise bad(_("Missing required parameter: '{name}'.", name=param), param, "missing_required_parameter")
     code = "invalid_type" if first["type"].endswith("_type") else "invalid_value"
-    raise bad(_("Invalid value for '{name}': {why}.", name=param, why=first["msg"].removeprefix("Value error, ")), param, code)
+    why = first["msg"].removeprefix("Value error, ")
+    raise bad(_("Invalid value for '{name}': {why}.", name=param, why=why), param, code)
 
 
 def _place(loc: tuple[int | str, ...]) -> str:

@@ -10,6 +10,7 @@ from collections.abc import MutableMapping
 from typing import Any
 
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tunewright.serve.errors import ApiError, any_error
@@ -42,6 +43,7 @@ class Frame:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        scope["app"] = self  # where endpoints find the service, and why the router raises what it refuses
         noted = scope[NOTES] = Notes(f"req_{secrets.token_hex(16)}", time.monotonic())
         status = 0
 
@@ -58,7 +60,7 @@ class Frame:
         except ClientGone:
             status = GONE
         except Exception as error:
-            answer = any_error(error)
+            answer = _refused(scope, error) if isinstance(error, HTTPException) else any_error(error)
             if answer.status >= 500:
                 _log.error("%s %s", noted.id, _("failed"), exc_info=error)
             if not status:
@@ -87,6 +89,17 @@ class Frame:
         metrics = self.service.metrics
         metrics.requests.labels(path, str(status or 500), noted.model).inc()
         metrics.seconds.labels(path).observe(time.monotonic() - noted.begun)
+
+
+def _refused(scope: Scope, error: HTTPException) -> ApiError:
+    """Paths that are none, and methods that a path does not have, in OpenAI's words."""
+    method, path = scope["method"], scope["path"]
+    message, code = str(error.detail), None
+    if error.status_code == 404:
+        message, code = _("Invalid URL ({method} {path})", method=method, path=path), "unknown_url"
+    elif error.status_code == 405:
+        message, code = _("Not allowed to {method} on {path}.", method=method, path=path), "method_not_supported"
+    return ApiError(error.status_code, message, code=code, headers=error.headers)
 
 
 class _Limited:

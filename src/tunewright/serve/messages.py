@@ -34,21 +34,27 @@ def source_of(asked: Sequence[ChatMessage]) -> str:
     return "\n\n".join([*(message.content for message in messages if message.role == "system"), said[-1]])
 
 
-def tools_of(asked: Sequence[Tool] | None, choice: Any) -> list[dict[str, Any]]:
-    """The tools that the model is shown, as templates read them; none with ``tool_choice: none``.
-
-    Raises ApiError 400 for a choice that would have to force the model.
-    """
-    if choice not in (None, "auto", "none"):
-        shown = choice if isinstance(choice, str) else _("a named tool")
+def tools_of(asked: Sequence[Tool] | None, choice: Any) -> tuple[list[dict[str, Any]], bool]:
+    """The tools that the model is shown, as templates read them, and whether it has to call one; none with
+    ``tool_choice: none``. Raises ApiError 400 for a choice that is none of them."""
+    tools: list[dict[str, Any]] = [
+        {"type": "function", "function": tool.function.model_dump(exclude_none=True)} for tool in asked or ()
+    ]
+    if choice in (None, "auto", "none") or not tools:
+        if choice not in (None, "auto", "none"):
+            raise bad(_("'tool_choice' is only allowed when 'tools' are specified."), "tool_choice", "invalid_value")
+        return ([] if choice == "none" else tools), False
+    if choice == "required":
+        return tools, True
+    named = choice.get("function") if isinstance(choice, Mapping) and choice.get("type") == "function" else None
+    wanted = named.get("name") if isinstance(named, Mapping) else None
+    found = [tool for tool in tools if tool["function"]["name"] == wanted]
+    if not found:
         raise bad(
-            _("Unsupported value: 'tool_choice' does not support {choice}. Only 'auto' and 'none' are supported.",
-              choice=shown),
-            "tool_choice", "unsupported_value",
+            _("Invalid value for 'tool_choice': 'none', 'auto', 'required' or one of the tools is expected."),
+            "tool_choice", "invalid_value",
         )  # fmt: skip
-    if not asked or choice == "none":
-        return []
-    return [{"type": "function", "function": tool.function.model_dump(exclude_none=True)} for tool in asked]
+    return found, True
 
 
 def _message(asked: ChatMessage, number: int) -> Message:

@@ -13,12 +13,12 @@ from tunewright.serve.service import Service
 
 
 async def listed(request: Request) -> Response:
-    service: Service = request.app.state.service
+    service: Service = request.app.service
     return JSONResponse({"object": "list", "data": [_entry(card) for card in service.fleet.cards()]})
 
 
 async def one(request: Request) -> Response:
-    service: Service = request.app.state.service
+    service: Service = request.app.service
     name = request.path_params["model"]
     card = next((card for card in service.fleet.cards() if card.name == name), None)
     if card is None:

@@ -12,10 +12,11 @@ from typing import Any
 from starlette.requests import Request
 
 from tunewright.data.template import ChatTemplate
+from tunewright.errors import DataError
 from tunewright.infer import grammar
 from tunewright.infer.live import Ask, Fleet, LiveEngine, Served
 from tunewright.serve.calls import Forms
-from tunewright.serve.errors import ApiError, bad, no_model, too_long
+from tunewright.serve.errors import ApiError, bad, no_model, of_ours, too_long
 from tunewright.serve.keys import Keys
 from tunewright.serve.limits import Gate, Limits, Ticket
 from tunewright.serve.metrics import Metrics
@@ -142,13 +143,14 @@ def grammar_of(wanted: ResponseFormat | None) -> str | None:
     """Raises ApiError 400 for a schema that cannot be followed."""
     if wanted is None or wanted.type == "text":
         return None
-    if wanted.type == "json_object":
-        return grammar.any_object()
-    if wanted.json_schema is None:
+    if wanted.type == "json_schema" and wanted.json_schema is None:
         name = "response_format.json_schema"
         raise bad(_("Missing required parameter: '{name}'.", name=name), name, "missing_required_parameter")
-    schema = wanted.json_schema.schema_
-    return grammar.any_object() if schema is None else grammar.from_schema(schema)
+    schema = None if wanted.json_schema is None else wanted.json_schema.schema_
+    try:
+        return grammar.any_object() if schema is None else grammar.from_schema(schema)
+    except DataError as error:
+        raise bad(of_ours(error).message, "response_format", "invalid_schema") from None
 
 
 def require_writer(served: Served, path: str) -> None:
