@@ -30,7 +30,7 @@ from tunewright.train.choose import LEARNING_RATE
 from tunewright.train.events import Listener
 from tunewright.train.forecast import worked
 from tunewright.train.learner import Learner
-from tunewright.train.measuring import yardsticks_of
+from tunewright.train.measuring import mean_loss, standing, yardsticks_of
 from tunewright.train.ready import Ready
 
 ROWS = 32
@@ -89,7 +89,7 @@ def probe(ready: Ready, listener: Listener) -> Probed:
         link = mean_change(*pairs, ready.recipe.seed)
     found = Probed(
         "learnable", "", len(rows), round(time.monotonic() - began, 1),
-        [round(loss, 4) for loss in (before.loss, *passes, after.loss)], (before.right, after.right),
+        [round(loss, 4) for loss in (before[0], *passes, after[0])], (before[1], after[1]),
         own=float(np.mean(pairs[0])) if pairs else None, other=float(np.mean(pairs[1])) if pairs else None,
         link=link.as_dict() if link is not None else None, contradicting=contradicting(rows),
     )  # fmt: skip
@@ -134,22 +134,14 @@ def contradicting(rows: Sequence[Rendered]) -> list[str]:
 # ---- what the model makes of them ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Standing:
-    loss: float
-    right: int
-
-
-def _asked(engine: Any, rows: Sequence[Rendered], ready: Ready) -> Standing:
+def _asked(engine: Any, rows: Sequence[Rendered], ready: Ready) -> tuple[float, int]:
     """Loss per learned token or label, and rows of which all that is learned is the model's first choice: greedy, it
     would give them back word for word."""
     if isinstance(ready.task, LabelTask):
-        measured = _labelled(engine, rows, ready)
-        losses = classes.log_loss(measured.probabilities, measured.wanted, measured.multi_label)
-        return Standing(float(losses.mean()), int(classes.right(measured.wanted, measured.chosen).sum()))
+        one = standing(engine, ready, rows)
+        return one.loss, round((one.accuracy or 0.0) * one.rows)
     scores: list[Score] = engine.score(rows)
-    loss = sum(score.loss for score in scores) / max(1, sum(score.tokens for score in scores))
-    return Standing(loss, sum(score.correct == score.tokens for score in scores))
+    return mean_loss(scores), sum(score.correct == score.tokens for score in scores)
 
 
 def _labelled(engine: Any, rows: Sequence[Rendered], ready: Ready) -> LabelMeasurement:
