@@ -61,6 +61,7 @@ VERBS: dict[str, dict[str, str]] = {
         "evaluate": "Measure a run again, on its held-out rows or on other data.",
         "compare": "Put runs on the same held-out rows side by side.",
         "report": "Write the page of a run anew.",
+        "export": "Hand a run to other software: adapter, merged, GGUF, Ollama, model card.",
         "verify": "Prove that a run is what it says: template, stops, merge, resume.",
         "resume": "Go on with a run that was interrupted.",
         "rerun": "Repeat a finished run from its folder, and compare the two.",
