@@ -49,8 +49,8 @@ def write(run: RunDir, use: Use) -> str:
         _("## Training") + "\n",
         *_training(recipe, manifest),
         _("## Limits") + "\n",
-        *_limits(evaluation, entry),
-        _("Made with Tunewright {version}; the recipe in the run's folder gives the same run again.", version=__version__),
+        *_limits(evaluation),
+        _("Made with Tunewright {version}; the run's recipe gives the same run again.", version=__version__),
     ]
     return "\n".join(part for part in parts if part) + "\n"
 
@@ -112,14 +112,17 @@ def _measured(evaluation: dict[str, Any]) -> Iterator[str]:
 
 
 def _data(run: RunDir, manifest: dict[str, Any]) -> Iterator[str]:
-    files = [f"- `{Path(file['path']).name}`: " + _("{n:,} rows, sha256 `{sha}`", n=file["rows"], sha=file["sha256"][:12])
-             for file in manifest["data"]]  # fmt: skip
-    yield "\n".join(files) + "\n"
+    lines = [
+        _("- `{name}`: {n:,} rows, sha256 `{sha}`",
+          name=Path(file["path"]).name, n=file["rows"], sha=file["sha256"][:12])
+        for file in manifest["data"]
+    ]  # fmt: skip
+    yield "\n".join(lines) + "\n"
     ledger = _json(run, rundir.LEDGER)
     if ledger:
         left_out = ", ".join(f"{values.words(reason)} {count:,}" for reason, count in ledger["left_out"].items())
-        yield _("{rows_in:,} rows were read and {kept:,} kept ({left_out}): {train:,} to train on, {held_out:,} held out. "
-                "{tokens:,} tokens, {learned:,} of them learned.",
+        yield _("{rows_in:,} rows were read and {kept:,} kept ({left_out}): {train:,} to train on, {held_out:,} held "
+                "out. {tokens:,} tokens, {learned:,} of them learned.",
                 rows_in=ledger["rows_in"], kept=ledger["kept"], left_out=left_out or _("none left out"),
                 train=ledger["train"], held_out=ledger["held_out"], tokens=ledger["tokens"],
                 learned=ledger["learned_tokens"]) + "\n"  # fmt: skip
@@ -136,13 +139,14 @@ def _training(recipe: dict[str, Any], manifest: dict[str, Any]) -> Iterator[str]
     if recipe["train.method"] != "freeze":
         used.pop("freeze.layers", None)
     lines = [_("| key | value |"), "|---|---|"]
-    lines += [f"| `{key}` | {', '.join(map(str, value)) if isinstance(value, list) else value} |" for key, value in used.items()]
+    for key, value in used.items():
+        lines.append(f"| `{key}` | {', '.join(map(str, value)) if isinstance(value, list) else value} |")
     yield "\n".join(lines) + "\n"
     versions = ", ".join(f"{name} {manifest['versions'][name]}" for name in ("torch", "transformers", "peft"))
     yield _("On {device}, with {versions}.", device=manifest["hardware"]["device"], versions=versions) + "\n"
 
 
-def _limits(evaluation: dict[str, Any], entry: Entry | None) -> Iterator[str]:
+def _limits(evaluation: dict[str, Any]) -> Iterator[str]:
     limits = [_("It was measured on rows like those it was trained on. How it does on others nobody has measured.")]
     if (rows := evaluation.get("counts", {}).get("rows", 0)) < 100:
         limits.append(_("{n} held-out rows are few: the intervals above say how little they tell.", n=rows))
@@ -150,8 +154,6 @@ def _limits(evaluation: dict[str, Any], entry: Entry | None) -> Iterator[str]:
         limits.append(recited)
     if overfitting := learned.overfitting_words(evaluation):
         limits.append(overfitting)
-    if entry is not None:
-        limits.append(_("Of the base: {notes}", notes=entry.notes))
     limits.append(_("What the base got wrong, made up or was biased in, it may still."))
     yield "\n".join(f"- {limit}" for limit in limits) + "\n"
 

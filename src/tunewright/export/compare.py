@@ -63,10 +63,10 @@ def compared(
 ) -> dict[str, Any]:
     """The numbers of one comparison. reader: which software read the export.  logits: of the same places as
     ``then.logits``.  answers: ids of the same prompts' greedy answers. Raises RunError beyond ``limit``."""
-    numbers = _numbers(then, logits)
-    numbers = {"reader": reader, **numbers}
+    numbers: dict[str, Any] = {"reader": reader, **_numbers(then, logits)}
     if then.answers:
-        equal = sum(tuple(one)[:NEW_TOKENS] == other.ids[:NEW_TOKENS] for one, other in zip(answers, then.answers, strict=True))
+        pairs = zip(answers, then.answers, strict=True)
+        equal = sum(tuple(one)[:NEW_TOKENS] == other.ids[:NEW_TOKENS] for one, other in pairs)
         numbers |= {"answers": len(then.answers), "equal_answers": equal}
     numbers["allowed"] = {
         "difference": limit.difference * numbers["largest_logit"], "agreement": limit.agreement,
@@ -89,7 +89,8 @@ def _numbers(then: Reference, logits: torch.Tensor) -> dict[str, Any]:
     effect = float((base - was).abs().mean())
     logs = was.log_softmax(1)
     return {
-        "places": len(was), "largest_difference": float((now - was).abs().max()), "largest_logit": float(was.abs().max()),
+        "places": len(was), "largest_difference": float((now - was).abs().max()),
+        "largest_logit": float(was.abs().max()),
         "top_1_agreement": float((now.argmax(1) == was.argmax(1)).double().mean()),
         "divergence": float((logs.exp() * (logs - now.log_softmax(1))).sum(1).mean()),
         "lost_effect": float((now - was).abs().mean()) / effect if effect else 0.0,
@@ -117,7 +118,8 @@ def line(numbers: dict[str, Any]) -> str:
     text = _("{reader}: largest difference {largest:.2g} of {scale:.3g}, top-1 {agreement:.1%} of {places}, "
              "divergence {divergence:.2g} nats",
              reader=numbers["reader"], largest=numbers["largest_difference"], scale=numbers["largest_logit"],
-             agreement=numbers["top_1_agreement"], places=numbers["places"], divergence=numbers["divergence"])  # fmt: skip
+             agreement=numbers["top_1_agreement"], places=numbers["places"],
+             divergence=numbers["divergence"])  # fmt: skip
     if "answers" in numbers:
         text += _(", {equal} of {all} texts equal", equal=numbers["equal_answers"], all=numbers["answers"])
     return text

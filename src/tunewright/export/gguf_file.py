@@ -22,8 +22,9 @@ from tunewright.text import _
 
 # Beside the run's own rows: what rules for cutting text into words differ in.
 ODD_TEXTS = (
-    "In 1990 there were 12345 of 678.", "x   42  y", "It's 3 o'clock, they'LL say; don't!", "  two spaces\n\n\tand a tab  ",
-    "你好，世界。今天是2024年5月。", "naïve café — “quoted” …", "def f(a_b):\n    return a_b[0] != 1_000\r\n", "🙂🙂 🇫🇷",
+    "In 1990 there were 12345 of 678.", "x   42  y", "It's 3 o'clock, they'LL say; don't!",
+    "  two spaces\n\n\tand a tab  ", "你好，世界。今天是2024年5月。", "naïve café — “quoted” …",
+    "def f(a_b):\n    return a_b[0] != 1_000\r\n", "🙂🙂 🇫🇷",
 )  # fmt: skip
 
 
@@ -32,9 +33,9 @@ def read_vocabulary(work: Work, config: Any) -> Vocabulary:
     subject = work.subject
     gguf_model.require(config, str(work.base.folder / "config.json"))
     codec = saved_codec(subject.folder, subject.recipe, subject.labels)
-    is_chat = isinstance(codec, ChatTemplate)
-    template = codec.source if is_chat else BaseFiles.read(subject.folder).named_templates().get("default")
-    end = codec.stop_ids[0] if is_chat else None
+    template, end = BaseFiles.read(subject.folder).named_templates().get("default"), None
+    if isinstance(codec, ChatTemplate):
+        template, end = codec.source, codec.stop_ids[0]
     generation = saved_generation(subject.folder, subject.task)
     return vocabulary.read(subject.folder, config.vocab_size, generation, end, template)
 
@@ -63,7 +64,8 @@ def write_and_compare(work: Work, then: compare.Reference, model: Any, held: Voc
         _compare_in_llama(work, then, held)
     else:
         work.record["notes"].append(
-            _("llama.cpp did not check this file; the extra {extra} brings it: pip install 'tunewright[{extra}]'", extra=EXTRA)
+            _("llama.cpp did not check this file; the extra {extra} brings it: pip install 'tunewright[{extra}]'",
+              extra=EXTRA)
         )
 
 

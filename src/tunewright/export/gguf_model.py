@@ -15,6 +15,7 @@ from typing import Any, Literal
 import gguf
 import numpy as np
 import torch
+from gguf import GGMLQuantizationType as Packing
 from numpy.typing import NDArray
 
 from tunewright.errors import RunError
@@ -22,7 +23,6 @@ from tunewright.export.vocabulary import Vocabulary
 from tunewright.text import _
 
 Type = Literal["f16", "q8_0", "q4_0", "q4_1"]
-Packing = gguf.GGMLQuantizationType
 BLOCK = 32  # numbers that share a scale, in each of these types
 
 ARCHITECTURES = {"llama": gguf.MODEL_ARCH.LLAMA, "qwen2": gguf.MODEL_ARCH.QWEN2, "qwen3": gguf.MODEL_ARCH.QWEN3}
@@ -185,7 +185,8 @@ def _turned(weight: torch.Tensor, heads: int) -> torch.Tensor:
     >>> _turned(torch.arange(8.0), 2).tolist()
     [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0]
     """
-    return weight.reshape(heads, 2, weight.shape[0] // heads // 2, *weight.shape[1:]).transpose(1, 2).reshape(weight.shape)
+    halves = weight.reshape(heads, 2, weight.shape[0] // heads // 2, *weight.shape[1:])
+    return halves.transpose(1, 2).reshape(weight.shape)
 
 
 def _rope(config: Any) -> dict[str, Any]:

@@ -35,8 +35,8 @@ class LlamaCpp:
         threads = max(1, min(THREADS, torch.get_num_threads()))
         try:
             self._model: Any = self._package.Llama(
-                str(path), n_ctx=self.context, logits_all=True, verbose=False, n_threads=threads, n_threads_batch=threads,
-                n_gpu_layers=0,
+                str(path), n_ctx=self.context, logits_all=True, verbose=False, n_threads=threads,
+                n_threads_batch=threads, n_gpu_layers=0,
             )  # fmt: skip
         except (ValueError, RuntimeError, AssertionError) as error:
             raise RunError(

@@ -9,7 +9,7 @@ A template that does more is refused: llama.cpp reads the run's own out of the f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from tunewright.data.template import ChatTemplate
 from tunewright.errors import DataError, RunError
@@ -66,8 +66,7 @@ def turns_of(template: ChatTemplate, opening: str, where: str) -> Turns:
         same = found is not None and all(found.write(one) == _written(template, one, opening) for one in _trials())
     except DataError:  # the template refuses a system message, or alternates otherwise
         found, same = None, False
-    texts = () if found is None else (found.system, found.after_system, found.start, found.answer, found.ask, found.prompt)
-    if found is None or not same or any("{{" in text or "}}" in text or '"""' in text for text in texts):
+    if found is None or not same or any(mark in text for text in astuple(found) for mark in ("{{", "}}", '"""')):
         raise RunError(
             _("the run's chat template does more than Ollama's templates can say exactly"), where=where,
             do=_("export the run as gguf and serve it with llama.cpp, which reads the run's own template in the file"),

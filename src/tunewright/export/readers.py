@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,9 @@ from tunewright.model.load import CLASSES, DTYPES, quiet
 from tunewright.model.source import Base
 from tunewright.text import _
 from tunewright.verify.subject import Subject
+
+# What transformers' reader of GGUF does not read of every family, though it stands in the file.
+UNREAD = ("head_dim", "rope_parameters")
 
 
 def merged(subject: Subject, folder: Path) -> Opened:
@@ -48,9 +53,9 @@ def adapter(subject: Subject, base: Base, folder: Path) -> Opened:
 def gguf(subject: Subject, folder: Path, name: str, own: Any) -> tuple[Opened, list[str]]:
     """As transformers' ``gguf_file=`` unpacks it, in fp32; and what had to be told it, which its reader leaves in the
     file though it is there. own: the config of the run's model."""
-    with quiet():
+    with quiet(), contextlib.redirect_stderr(io.StringIO()):  # a bar that no setting turns off
         config = AutoConfig.from_pretrained(str(folder), gguf_file=name, local_files_only=True)
-        told = [key for key in ("head_dim", "rope_parameters") if _differ(getattr(config, key, None), getattr(own, key, None))]
+        told = [key for key in UNREAD if _differ(getattr(config, key, None), getattr(own, key, None))]
         for key in told:
             setattr(config, key, getattr(own, key))
         model = AutoModelForCausalLM.from_pretrained(
@@ -72,7 +77,8 @@ def require_same_ids(
     """Raises RunError, with the first token that differs, unless a reader of the export writes the run's own ids."""
     for text, one, other in zip(texts, expected, found, strict=True):
         if list(one) != list(other):
-            place = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+            pairs = enumerate(zip(one, other, strict=False))
+            place = next((number for number, (a, b) in pairs if a != b), min(len(one), len(other)))
             raise RunError(
                 _("{reader} makes other ids of {text!r} than the run: token {place} is {one}, not {other}",
                   reader=reader, text=text[:60], place=place + 1, one=list(other[place : place + 1]),

@@ -88,7 +88,8 @@ print(tokenizer.decode(out[0], skip_special_tokens=True))
     return _generate(
         use,
         f'messages = [{system}{{"role": "user", "content": "Who are you?"}}]\n'
-        'inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)',
+        "inputs = tokenizer.apply_chat_template(\n"
+        '    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True\n)',
     )  # fmt: skip
 
 
@@ -125,10 +126,9 @@ def _more(use: Use) -> str:
 def _where(use: Use) -> str:
     if use.form != "adapter" or use.base_is_public:
         return ""
-    return (
-        _("`base` is the folder of {name}. With Tunewright installed this prints it:", name=use.base)
-        + "\n\n" + _block("sh", f"python -c \"from tunewright.model.source import fetch; print(fetch('{use.base}').folder)\"")
-    )  # fmt: skip
+    said = _("`base` is the folder of {name}. With Tunewright installed this prints it:", name=use.base)
+    code = f"from tunewright.model.source import fetch; print(fetch('{use.base}').folder)"
+    return f"\n{said}\n\n" + _block("sh", f'python -c "{code}"')
 
 
 def _name(use: Use) -> str:

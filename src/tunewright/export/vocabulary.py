@@ -66,7 +66,9 @@ class Vocabulary:
             writer.add_chat_template(self.template)
 
 
-def read(folder: Path, size: int, generation: dict[str, Any], answers_end: int | None, template: str | None) -> Vocabulary:
+def read(
+    folder: Path, size: int, generation: dict[str, Any], answers_end: int | None, template: str | None
+) -> Vocabulary:
     """Of a run's own ``folder``. size: rows of the model's embedding.  generation: the run's generation config.
     answers_end: the id that its template ends an answer with, where it has a template.
 
@@ -79,8 +81,10 @@ def read(folder: Path, size: int, generation: dict[str, Any], answers_end: int |
     tokenizer = Tokenizer.from_str(files.files[TOKENIZER].decode("utf-8"))
     ids = tokenizer.get_vocab(with_added_tokens=True)
     if max(ids.values()) >= size:
-        raise RunError(_("the tokenizer has more tokens than the model ({n}, {size})", n=max(ids.values()) + 1, size=size),
-                       where=source, do=_("bring back the files that the run wrote"))  # fmt: skip
+        raise RunError(
+            _("the tokenizer has more tokens than the model ({n}, {size})", n=max(ids.values()) + 1, size=size),
+            where=source, do=_("bring back the files that the run wrote"), command="tunewright verify",
+        )  # fmt: skip
     tokens, kinds = _tokens(ids, stored, files.special_texts(), size)
     named = {name: ids.get(text) for name, text in files.named_tokens().items()}
     stops = tuple(sorted(generation["eos_token_id"]))
@@ -112,8 +116,8 @@ def _tokens(ids: dict[str, int], stored: dict[str, Any], special: set[str], size
 def _ends(
     stops: Sequence[int], named: int | None, answers_end: int | None, tokens: Sequence[str], where: str
 ) -> tuple[int, int, int | None]:
-    """(``eos``, ``eot``, ``eom``). The first is what a template may write as ``eos_token``; the second is set even if it
-    is the same, or llama.cpp would choose one by its text."""
+    """(``eos``, ``eot``, ``eom``). The first is what a template may write as ``eos_token``; the second is set even if
+    it is the same, or llama.cpp would choose one by its text."""
     end = named if named is not None else answers_end if answers_end is not None else stops[0]
     turn_end = answers_end if answers_end is not None else end
     rest = [stop for stop in stops if stop not in (end, turn_end) and tokens[stop] not in ENDS_BY_TEXT]
@@ -123,6 +127,7 @@ def _ends(
         raise RunError(
             _("answers of this run end at {n} tokens, and a GGUF file has no place for {texts}",
               n=len(stops), texts=", ".join(repr(tokens[stop]) for stop in rest[1:])),
-            where=where, do=_("export the run as merged, which keeps all of them"), command="tunewright export --to merged",
+            where=where, do=_("export the run as merged, which keeps all of them"),
+            command="tunewright export --to merged",
         )  # fmt: skip
     return end, turn_end, rest[0] if rest else None
