@@ -24,7 +24,7 @@ FAMILIES = ("llama", "qwen2", "qwen3")
 IDS = list(range(5, 64))
 # Largest difference of a logit, as a share of the largest, on random weights that were made large. A row of 64 numbers
 # has but two scales in it, so that packing costs these models far more than real ones.
-MOST = {"f16": 0.01, "q8_0": 0.12, "q4_1": 0.8, "q4_0": 0.8}
+MOST = {"f16": 0.01, "q8_0": 0.12, "q5_0": 0.5, "q4_0": 0.8, "q4_1": 0.8}
 
 
 def made(folder: Path, kind: str, **config: Any) -> Any:
@@ -81,7 +81,7 @@ def share(one: torch.Tensor, other: torch.Tensor) -> float:
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_transformers_reads_the_same_model(tmp_path: Path, kind: str) -> None:
     model = made(tmp_path, kind)
-    for packing in ("f16", "q8_0", "q4_1", "q4_0"):
+    for packing in gguf_model.PACKINGS:
         assert share(by_transformers(written(tmp_path, model, packing), model), logits(model)) < MOST[packing], packing
 
 
@@ -89,7 +89,7 @@ def test_transformers_reads_the_same_model(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_llama_cpp_reads_the_same_model(tmp_path: Path, kind: str) -> None:
     model = made(tmp_path, kind)
-    for packing in ("f16", "q8_0", "q4_1", "q4_0"):
+    for packing in gguf_model.PACKINGS:
         path = written(tmp_path, model, packing)
         assert share(by_llama_cpp(path, model.config.vocab_size), logits(model)) < MOST[packing], packing
 
@@ -115,12 +115,12 @@ def test_the_order_of_llamas_heads_matters(tmp_path: Path, monkeypatch: pytest.M
     assert share(by_transformers(written(tmp_path, model, "f16"), model), logits(model)) > MOST["f16"]
 
 
-def test_four_bits_are_half_of_eight_and_the_file_is_as_large_as_foreseen(tmp_path: Path) -> None:
+def test_narrower_packings_are_smaller_and_the_file_is_no_larger_than_foreseen(tmp_path: Path) -> None:
     model = made(tmp_path, "llama")
     sizes = {kind: sum(tensor.bytes for tensor in gguf_model.tensors(model, kind)) for kind in gguf_model.PACKINGS}
-    assert sizes["q4_0"] < sizes["q4_1"] < 0.85 * sizes["q8_0"] < 0.5 * sizes["f16"]
+    assert sizes["q4_0"] < sizes["q4_1"] < sizes["q5_0"] < sizes["q8_0"] < 0.6 * sizes["f16"]
     parameters = sum(weight.numel() for weight in model.parameters())
-    for kind in ("f16", "q8_0"):
+    for kind in ("f16", "q8_0"):  # of so small a model the embedding is most of it
         assert sizes[kind] < gguf_model.parameter_bytes(parameters, kind)
 
 

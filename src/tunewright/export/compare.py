@@ -43,8 +43,9 @@ def allowed(kind: str | None, precision: str) -> Allowed:
 GGUF = {
     "f16": Allowed(0.1, 0.95, 0.05, 0.5),
     "q8_0": Allowed(0.15, 0.93, 0.05, 0.5),
-    "q4_1": Allowed(0.5, 0.7, 0.5, 0.8),
-    "q4_0": Allowed(0.5, 0.7, 0.5, 0.8),
+    "q5_0": Allowed(0.4, 0.85, 0.2, 0.5),
+    "q4_0": Allowed(0.5, 0.75, 0.4, 0.6),
+    "q4_1": Allowed(0.5, 0.75, 0.4, 0.6),
 }
 GGUF_FP32 = {"f16": Allowed(0.01, 0.98, 0.005, 0.1)}
 
@@ -75,7 +76,7 @@ def compared(
     if what := _beyond(numbers):
         raise RunError(
             _("the export is not the run, as {reader} reads it: {what}", reader=reader, what=what), where=where,
-            do=_("nothing was kept; take a wider type or another form, and report this run"),
+            do=_("nothing was kept; take a wider --type (q8_0, f16) or another form"),
             command="tunewright export --help",
         )  # fmt: skip
     return numbers
@@ -98,18 +99,18 @@ def _numbers(then: Reference, logits: torch.Tensor) -> dict[str, Any]:
 
 
 def _beyond(numbers: dict[str, Any]) -> str | None:
-    """Which limit is passed, in words. A NaN is no small difference."""
+    """Which limit is passed, in words: the most telling first. A NaN is no small difference."""
     most = numbers["allowed"]
-    if not numbers["largest_difference"] <= most["difference"]:
-        return _("a logit differs by {found:.3g}, and {most:.3g} is allowed",
-                 found=numbers["largest_difference"], most=most["difference"])  # fmt: skip
-    if not numbers["top_1_agreement"] >= most["agreement"]:
-        return _("the first choice is another at {share:.1%} of places", share=1 - numbers["top_1_agreement"])
+    if not numbers["lost_effect"] <= most["lost_effect"]:
+        return _("{share:.0%} of what training changed is lost in it", share=numbers["lost_effect"])
     if not numbers["divergence"] <= most["divergence"]:
         return _("its distribution is {found:.3g} nats a token away, and {most:.3g} are allowed",
                  found=numbers["divergence"], most=most["divergence"])  # fmt: skip
-    if not numbers["lost_effect"] <= most["lost_effect"]:
-        return _("it loses {share:.0%} of what training changed", share=numbers["lost_effect"])
+    if not numbers["top_1_agreement"] >= most["agreement"]:
+        return _("the first choice is another at {share:.1%} of places", share=1 - numbers["top_1_agreement"])
+    if not numbers["largest_difference"] <= most["difference"]:
+        return _("a logit differs by {found:.3g}, and {most:.3g} is allowed",
+                 found=numbers["largest_difference"], most=most["difference"])  # fmt: skip
     return None
 
 

@@ -107,11 +107,10 @@ def _texts(work: Work) -> list[str]:
 def _compare_ids(work: Work, reader: str, llama: LlamaCpp | None) -> None:
     """The ids that the file gives a text are those that the run's own tokenizer gives it."""
     texts, name = _texts(work), str(work.use.file)
-    tokenizer = readers.tokenizer_of(work.subject.folder)
-    expected = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
+    own = work.subject.folder
     found = [llama.ids(text) for text in texts] if llama else readers.gguf_ids(work.folder, name, texts)
-    readers.require_same_ids(reader, texts, expected, found, str(work.subject.folder))
-    work.record["ids"] = {"reader": reader, "texts": len(texts), "ids": sum(map(len, expected))}
+    count = readers.require_same_ids(reader, readers.tokenizer_of(own), texts, found, str(own))
+    work.record["ids"] = {"reader": reader, "texts": len(texts), "ids": count}
 
 
 def _compare_in_llama(work: Work, then: compare.Reference, held: Vocabulary) -> None:

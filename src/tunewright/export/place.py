@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from tunewright.text import _
 
 RECORD = "export.json"  # by which an export of ours is known
 FOLDERS = "export"  # in the run's folder
+SHORT = re.compile(r"\d+ requested and \d+ written")  # numpy's words for a disk that took less; it gives no number
 SPARE = 1.02  # of what is written: indexes, README and the blocks of a file system
 
 
@@ -108,7 +110,8 @@ def _settle(unfinished: Path, folder: Path) -> None:
 
 def _not_written(error: Exception, folder: Path) -> ResourceError:
     number = getattr(error, "errno", None)
-    full = number in DISK_FULL or any(os.strerror(one) in str(error) for one in DISK_FULL)
+    short = number is None and SHORT.search(str(error)) is not None
+    full = short or number in DISK_FULL or any(os.strerror(one) in str(error) for one in DISK_FULL)
     why: Any = getattr(error, "strerror", None) or error
     return ResourceError(
         _("the disk is full") if full else _("cannot write: {why}", why=why), where=str(folder),

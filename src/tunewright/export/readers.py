@@ -24,6 +24,7 @@ from tunewright.verify.subject import Subject
 
 # What transformers' reader of GGUF does not read of every family, though it stands in the file.
 UNREAD = ("head_dim", "rope_parameters")
+NEIGHBOURS = 4  # tokens shown on each side of the first that differs
 
 
 def merged(subject: Subject, folder: Path) -> Opened:
@@ -72,23 +73,28 @@ def gguf_ids(folder: Path, name: str, texts: Sequence[str]) -> list[list[int]]:
 
 
 def require_same_ids(
-    reader: str, texts: Sequence[str], expected: Sequence[Sequence[int]], found: Sequence[Sequence[int]], where: str
-) -> None:
-    """Raises RunError, with the first token that differs, unless a reader of the export writes the run's own ids."""
-    for text, one, other in zip(texts, expected, found, strict=True):
-        if list(one) != list(other):
-            pairs = enumerate(zip(one, other, strict=False))
-            place = next((number for number, (a, b) in pairs if a != b), min(len(one), len(other)))
-            raise RunError(
-                _("{reader} makes other ids of {text!r} than the run: token {place} is {one}, not {other}",
-                  reader=reader, text=text[:60], place=place + 1, one=list(other[place : place + 1]),
-                  other=list(one[place : place + 1])),
-                where=where, do=_("export the run as merged, and report this base"),
-                command="tunewright export --to merged",
-            )  # fmt: skip
+    reader: str, tokenizer: Tokenizer, texts: Sequence[str], found: Sequence[Sequence[int]], where: str
+) -> int:
+    """How many ids were compared. tokenizer: the run's own.  found: ids of each of ``texts`` by a reader of the export.
+    Raises RunError, with the first token that differs, unless they are those of the run."""
+    count = 0
+    for text, other in zip(texts, found, strict=True):
+        one = tokenizer.encode(text, add_special_tokens=False).ids
+        count += len(one)
+        if one == list(other):
+            continue
+        pairs = enumerate(zip(one, other, strict=False))
+        place = next((number for number, (a, b) in pairs if a != b), min(len(one), len(other)))
+        near = tokenizer.decode(one[max(0, place - NEIGHBOURS) : place + NEIGHBOURS], skip_special_tokens=False)
+        raise RunError(
+            _("{reader} makes other ids than the run near {near!r}: token {place} is {one}, and was {other}",
+              reader=reader, near=near, place=place + 1, one=list(other[place : place + 1]), other=one[place : place + 1]),
+            where=where, do=_("export the run as merged, and report this base"), command="tunewright export --to merged",
+        )  # fmt: skip
+    return count
 
 
-def tokenizer_of(folder: Path) -> Any:
+def tokenizer_of(folder: Path) -> Tokenizer:
     """The run's own, to write a text's ids with: special tokens in it are structure, as every reader takes them."""
     tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
     tokenizer.no_truncation()
