@@ -96,7 +96,8 @@ def at_home(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], api.Run]:
 
 def left_behind(folder: Path) -> list[str]:
     """Whatever an export wrote below ``folder``."""
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if "export" in str(path.relative_to(folder)))
+    names = (str(path.relative_to(folder)) for path in folder.rglob("*"))
+    return sorted(name for name in names if "export" in name)
 
 
 def _copy(source: Path, target: Path) -> None:

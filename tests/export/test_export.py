@@ -146,7 +146,7 @@ def test_a_merge_that_adds_twice_is_not_kept(town: Path, monkeypatch: pytest.Mon
         return merge.merged(model)
 
     monkeypatch.setattr("tunewright.export.run.merged", twice)
-    with pytest.raises(RunError, match="the export is not the run, as transformers reads it: .* of what training changed"):
+    with pytest.raises(RunError, match=r"not the run, as transformers reads it: .* of what training changed"):
         exported("merged")
     assert left_behind(town / "run") == []
 

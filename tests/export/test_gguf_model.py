@@ -62,7 +62,9 @@ def by_transformers(path: Path, own: Any) -> torch.Tensor:
         for name in UNREAD:  # a head of other than 128 numbers in Qwen3
             if (value := getattr(own.config, name, None)) is not None:
                 setattr(config, name, value)
-        model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, config=config, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_pretrained(
+            path.parent, gguf_file=path.name, config=config, dtype=torch.float32
+        )
     return logits(model.eval())
 
 

@@ -85,7 +85,8 @@ def test_it_writes_what_the_runs_own_does(tmp_path: Path, kind: str, opening: st
 
 def test_a_prompt_that_opens_otherwise_than_earlier_answers(tmp_path: Path) -> None:
     """The last message is followed by a mark that earlier answers do not have, as with reasoning models."""
-    text = SHAPES["qwen2"]["template"].replace("{{ '<|im_start|>assistant\\n' }}", "{{ '<|im_start|>assistant\\n<think>' }}")
+    prompt = "{{ '<|im_start|>assistant\\n"
+    text = SHAPES["qwen2"]["template"].replace(prompt, prompt + "<think>")
     template = own(tmp_path, "qwen2", template=text)
     written = ollama.turns_of(template, "", "here").go()
     assert "slice $.Messages" in written and go(written, CHAT).count("<think>") == 1

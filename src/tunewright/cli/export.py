@@ -12,7 +12,7 @@ from tunewright.text import _
 @click.argument("run", required=False)
 @click.option("--to", "form", required=True, metavar="FORM", help=_("adapter, merged, gguf, ollama or card."))
 @click.option("--out", type=click.Path(), metavar="FOLDER", help=_("Where to; export/FORM of the run by default."))
-@click.option("--type", "kind", metavar="TYPE", help=_("Of gguf and ollama: f16, q8_0 (the default), q5_0, q4_0 or q4_1."))
+@click.option("--type", "kind", metavar="TYPE", help=_("Of gguf, ollama: f16, q8_0 (default), q5_0, q4_0 or q4_1."))
 @click.option("--force", is_flag=True, help=_("Replace FOLDER even if it is no export of ours."))
 @json_option
 def command(run: str | None, form: str, out: str | None, kind: str | None, force: bool, as_json: bool) -> None:

@@ -34,10 +34,10 @@ PACKINGS: dict[Type, tuple[Packing, gguf.LlamaFileType]] = {
     "q4_1": (Packing.Q4_1, gguf.LlamaFileType.MOSTLY_Q4_1),
 }
 # Of the packings below eight bits, these matrices keep eight: the embedding and the output, which are read at every
-# token, and the values and the way back from the hidden layer, whose errors nothing evens out. On the embedded base it
-# brings the divergence of four bits from 0.35 to 0.13 nats (docs/export.md).
+# token, and the values and the way back from the hidden layer, whose errors nothing evens out. On the embedded base
+# it brings the divergence of four bits from 0.35 to 0.13 nats (docs/export.md).
 WIDER = ("token_embd.weight", "output.weight", "attn_v.weight", "ffn_down.weight")
-BITS = {Packing.F32: 32.0, Packing.F16: 16.0, Packing.Q8_0: 8.5, Packing.Q5_0: 5.5, Packing.Q4_0: 4.5, Packing.Q4_1: 5.0}
+BITS = {Packing.F16: 16.0, Packing.Q8_0: 8.5, Packing.Q5_0: 5.5, Packing.Q4_1: 5.0, Packing.Q4_0: 4.5}
 
 
 @dataclass(frozen=True)

@@ -88,8 +88,10 @@ def require_same_ids(
         near = tokenizer.decode(one[max(0, place - NEIGHBOURS) : place + NEIGHBOURS], skip_special_tokens=False)
         raise RunError(
             _("{reader} makes other ids than the run near {near!r}: token {place} is {one}, and was {other}",
-              reader=reader, near=near, place=place + 1, one=list(other[place : place + 1]), other=one[place : place + 1]),
-            where=where, do=_("export the run as merged, and report this base"), command="tunewright export --to merged",
+              reader=reader, near=near, place=place + 1, one=list(other[place : place + 1]),
+              other=one[place : place + 1]),
+            where=where, do=_("export the run as merged, and report this base"),
+            command="tunewright export --to merged",
         )  # fmt: skip
     return count
 

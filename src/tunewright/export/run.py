@@ -123,11 +123,12 @@ def _require_unchanged(subject: Subject, needs_data: bool) -> None:
 def _use(subject: Subject, base: Base, form: str, kind: str | None) -> Use:
     name = subject.run.path.resolve().name
     public = public_name(base)
-    is_public = base.source in ("hub", "modelscope")
+    is_public = base.source == "hub"  # transformers asks no other
+    shown = public if is_public else Path(public.removeprefix(source.MODELSCOPE)).name
     return Use(
-        form, name, public.removeprefix(source.MODELSCOPE) if is_public else Path(public).name, is_public,
+        form, name, shown, is_public,
         subject.task.gives, len(subject.labels), subject.task.head == "classifier",
-        f"{name}-{kind}.gguf" if kind else None, subject.recipe.data.system,
+        subject.recipe.classify.multi_label, f"{name}-{kind}.gguf" if kind else None, subject.recipe.data.system,
     )  # fmt: skip
 
 

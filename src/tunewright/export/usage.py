@@ -10,8 +10,9 @@ from tunewright.text import _
 @dataclass(frozen=True)
 class Use:
     """form: ``adapter``, ``merged``, ``gguf``, ``ollama`` or ``card``.  name: of the run.  base: its public name.
-    base_is_public: a hub has it under that name.  gives: what the model gives back.  labels: how many it chooses from,
-    0 for none.  linear: labels come from a layer of their own.  file: of a GGUF."""
+    base_is_public: the hub has it under that name.  gives: what the model gives back.  labels: how many it chooses
+    from, 0 for none.  linear: they come from a layer of their own.  several: a row may have more than one.  file: of a
+    GGUF.  system: the message that it was trained with."""
 
     form: str
     name: str
@@ -20,6 +21,7 @@ class Use:
     gives: str
     labels: int = 0
     linear: bool = False
+    several: bool = False
     file: str | None = None
     system: str | None = None
 
@@ -32,25 +34,25 @@ def usage(use: Use) -> str:
     if use.form == "card":
         return _block("sh", f"tunewright export {_name(use)} --to merged")
     made = (_ADAPTER if use.form == "adapter" else _MERGED).format(
-        auto=_auto(use), base=_base(use), more=_more(use), folder=repr(".")
+        auto=_auto(use), more_imports=_imports(use), base=_base(use), more=_more(use), generation=_generation(use)
     )
     return _python(made + _ask(use)) + _where(use)
 
 
 _ADAPTER = """\
 from peft import PeftModel
-from transformers import AutoConfig, {auto}, AutoTokenizer
+from transformers import {auto}, AutoTokenizer{more_imports}
 
-folder = {folder}  # where this file lies
+folder = "."  # where this file lies
 model = {auto}.from_pretrained({base}, dtype="auto"{more})
 model = PeftModel.from_pretrained(model, folder)
-tokenizer = AutoTokenizer.from_pretrained(folder)
+{generation}tokenizer = AutoTokenizer.from_pretrained(folder)
 """
 
 _MERGED = """\
 from transformers import {auto}, AutoTokenizer
 
-folder = {folder}  # where this file lies
+folder = "."  # where this file lies
 model = {auto}.from_pretrained(folder, dtype="auto")
 tokenizer = AutoTokenizer.from_pretrained(folder)
 """
@@ -65,15 +67,21 @@ print(answer["choices"][0]["message"]["content"])
 
 
 def _ask(use: Use) -> str:
+    if use.linear and use.several:
+        return """
+inputs = tokenizer("Put the text here.", return_tensors="pt")
+likely = (model(**inputs).logits[0] > 0).nonzero().flatten().tolist()
+print([model.config.id2label[number] for number in likely])
+"""
     if use.linear:
         return """
 inputs = tokenizer("Put the text here.", return_tensors="pt")
 number = int(model(**inputs).logits[0].argmax())
 print(model.config.id2label[number])
 """
-    if use.labels:  # the label's word is the next token after the run's prompt, which tunewright writes
+    if use.labels:
         return """
-# The label is the likeliest of the words that label_token.json lists, written next after its prompt.
+# The label is the likeliest of the words that this file lists, as the next token after its prompt.
 print(open(f"{folder}/label_token.json", encoding="utf-8").read())
 """
     if use.gives == "outputs":
@@ -83,23 +91,28 @@ out = model.generate(**inputs, max_new_tokens=64)
 print(tokenizer.decode(out[0], skip_special_tokens=True))
 """
     if use.gives == "likelihood":
-        return _generate(use, 'inputs = tokenizer("Put the beginning here.", return_tensors="pt")')
+        return _generate('inputs = tokenizer("Put the beginning here.", return_tensors="pt")')
     system = f'{{"role": "system", "content": {use.system!r}}}, ' if use.system else ""
     return _generate(
-        use,
         f'messages = [{system}{{"role": "user", "content": "Who are you?"}}]\n'
         "inputs = tokenizer.apply_chat_template(\n"
         '    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True\n)',
     )  # fmt: skip
 
 
-def _generate(use: Use, inputs: str) -> str:
-    """An adapter's generation config is not read by PEFT: the tokens that end an answer are handed over."""
-    if use.form == "adapter":
-        inputs = (
-            "from transformers import GenerationConfig\n\n"
-            "model.generation_config = GenerationConfig.from_pretrained(folder)\n" + inputs
-        )  # fmt: skip
+def _generation(use: Use) -> str:
+    """PEFT does not read an adapter's generation config: the tokens that end an answer are handed over."""
+    return "" if use.gives == "labels" else "model.generation_config = GenerationConfig.from_pretrained(folder)\n"
+
+
+def _imports(use: Use) -> str:
+    """Of an adapter."""
+    if use.gives == "labels":
+        return ", AutoConfig" if use.linear else ""
+    return ", GenerationConfig"
+
+
+def _generate(inputs: str) -> str:
     return f"""
 {inputs}
 out = model.generate(**inputs, max_new_tokens=64)
