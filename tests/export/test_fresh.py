@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.tiny import environment
+from tests.predicting import write_rows
+from tests.tiny import environment, quick
 
 from tunewright import api
 from tunewright.errors import RunError
@@ -118,3 +119,21 @@ def test_forms_that_do_not_fit_are_named_with_those_that_do(label_run: Path, pai
         with pytest.raises(RunError, match="method full trains the weights themselves"):
             opened.export("adapter")
         assert not (run / "export").exists()
+
+
+@pytest.mark.slow
+def test_a_model_of_documents_exports_as_gguf_too(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TUNEWRIGHT_CACHE", str(tmp_path / "cache"))
+    text = "The river number {} rises in the hills and runs slowly to the sea. "
+    write_rows(tmp_path / "texts.jsonl", [{"text": text.format(number) * 3} for number in range(30)])
+    words = quick(tiny_base, "task=pretrain", "data.max_length=64")
+    words = [word for word in words if not word.startswith(("retain", "evaluate."))]  # which documents do not use
+    run = api.train("texts.jsonl", words)
+    made = run.export("gguf", type="f16")
+    assert made.record["comparisons"][0]["top_1_agreement"] == 1 and "answers" not in made.record["comparisons"][0]
+    with pytest.raises(RunError) as error:
+        run.export("ollama")
+    assert error.value.do == "this run exports as: adapter, merged, gguf, card"

@@ -35,11 +35,10 @@ def write(run: RunDir, use: Use) -> str:
     recipe: dict[str, Any] = manifest["recipe"]
     name = use.name
     entry = catalog().get(str(manifest["base"]["name"]).lower())
-    gives = str(evaluation.get("gives", "answers"))
     parts = [
-        "---\n" + _front(use, manifest, gives, entry) + "---\n",
+        "---\n" + _front(use, manifest, entry) + "---\n",
         f"# {name}\n",
-        _what(use, manifest, gives, evaluation),
+        _what(use, manifest, evaluation),
         _("## How to use it") + "\n",
         usage(use),
         _("## Before and after") + "\n",
@@ -55,7 +54,7 @@ def write(run: RunDir, use: Use) -> str:
     return "\n".join(part for part in parts if part) + "\n"
 
 
-def _front(use: Use, manifest: dict[str, Any], gives: str, entry: Entry | None) -> str:
+def _front(use: Use, manifest: dict[str, Any], entry: Entry | None) -> str:
     """YAML that a hub reads."""
     front: dict[str, Any] = {"base_model": use.base}
     if use.form in ("adapter", "gguf", "ollama", "merged"):
@@ -67,18 +66,21 @@ def _front(use: Use, manifest: dict[str, Any], gives: str, entry: Entry | None) 
             front["language"] = codes
     if library := LIBRARIES.get(use.form):
         front["library_name"] = library
-    front["pipeline_tag"] = PIPELINES[gives]
+    front["pipeline_tag"] = PIPELINES[use.gives]
     front["tags"] = ["tunewright", str(manifest["recipe"]["task"]), str(manifest["recipe"]["train.method"])]
     front["tags"] += ["gguf"] if use.form in ("gguf", "ollama") else []
     front["datasets"] = sorted({Path(file["path"]).stem for file in manifest["data"]})
     return yaml.safe_dump(front, allow_unicode=True, sort_keys=False)
 
 
-def _what(use: Use, manifest: dict[str, Any], gives: str, evaluation: dict[str, Any]) -> str:
+def _what(use: Use, manifest: dict[str, Any], evaluation: dict[str, Any]) -> str:
     kinds = {"answers": _("a chat model"), "likelihood": _("a language model"), "labels": _("a classifier"),
              "outputs": _("a model that reads a text and writes another")}  # fmt: skip
-    lines = [_("{name} is {kind}, tuned from {base} (sha256 `{sha}`).", name=use.name, kind=kinds[gives], base=use.base,
-               sha=manifest["base"]["sha256"][:12])]  # fmt: skip
+    sha = manifest["base"]["sha256"][:12]
+    kind = kinds[use.gives]
+    lines = [
+        _("{name} is {kind}, tuned from {base} (sha256 `{sha}`).", name=use.name, kind=kind, base=use.base, sha=sha)
+    ]
     if labels := manifest.get("labels"):
         lines.append(_("Its labels: {labels}.", labels=", ".join(f"`{label}`" for label in labels)))
     if verdict := evaluation.get("verdict"):

@@ -84,14 +84,13 @@ def modelfile_of(work: Work, held: Vocabulary) -> str:
     return ollama.modelfile(str(work.use.file), turns, stops, work.subject.recipe.data.system, about)
 
 
-def _require_whole(work: Work, written: list[gguf_model.Tensor], held: Vocabulary) -> None:
+def _require_whole(work: Work, written: gguf_model.Written, held: Vocabulary) -> None:
     """What the ``gguf`` package reads in the file is what was to be written."""
     path = work.folder / str(work.use.file)
     reader = GGUFReader(path)
     there = {tensor.name: (tensor.tensor_type, tensor.shape.tolist()[::-1]) for tensor in reader.tensors}
-    wanted = {tensor.name: (tensor.packing, list(tensor.weight.shape)) for tensor in written}
     template = reader.get_field("tokenizer.chat_template")
-    whole = there == wanted and (None if template is None else template.contents()) == held.template
+    whole = there == written and (None if template is None else template.contents()) == held.template
     if not whole:
         raise RunError(_("the file that was written does not hold the model"), where=str(path),
                        do=_("report this run"), command="tunewright export --to merged")  # fmt: skip
@@ -115,7 +114,8 @@ def _compare_ids(work: Work, reader: str, llama: LlamaCpp | None) -> None:
 
 def _compare_in_llama(work: Work, then: compare.Reference, held: Vocabulary) -> None:
     subject, rows = work.subject, work.subject.rows
-    prompts, most = [question.prompt for question in subject.questions], most_tokens(subject)
+    prompts = [question.prompt for question in subject.questions] if then.answers else []
+    most = most_tokens(subject) if prompts else 0
     longest = max([row.length for row in rows] + [len(prompt) + most for prompt in prompts])
     llama = LlamaCpp(work.folder / str(work.use.file), longest, len(held.tokens))
     try:
@@ -130,7 +130,7 @@ def _compare_in_llama(work: Work, then: compare.Reference, held: Vocabulary) -> 
         with subject.listener.doing(_("Asking llama.cpp"), len(rows)) as progress:
             logits, places = llama.logits(rows, progress)
         answers: list[list[int]] = []
-        if then.answers:
+        if prompts:
             with subject.listener.doing(_("Answering in llama.cpp"), len(prompts)) as progress:
                 answers = llama.answers(prompts, most, progress)
     finally:

@@ -23,6 +23,7 @@ from tunewright.export.vocabulary import Vocabulary
 from tunewright.text import _
 
 Type = Literal["f16", "q8_0", "q5_0", "q4_0", "q4_1"]
+Written = dict[str, tuple[Packing, list[int]]]
 BLOCK = 32  # numbers that share a scale, in each of these types
 
 ARCHITECTURES = {"llama": gguf.MODEL_ARCH.LLAMA, "qwen2": gguf.MODEL_ARCH.QWEN2, "qwen3": gguf.MODEL_ARCH.QWEN3}
@@ -118,9 +119,11 @@ def parameter_bytes(parameters: int, kind: Type) -> int:
 
 def write(
     path: Path, model: Any, kind: Type, vocabulary: Vocabulary, about: dict[str, str], wrote: Callable[[int], None]
-) -> list[Tensor]:
-    """The file, tensor by tensor, so that only one of them is in memory a second time. about: ``name``, ``license``…
-    of the general part.  wrote: called with 1 for each tensor."""
+) -> Written:
+    """The file, tensor by tensor, so that only one of them is in memory a second time; packing and shape of each.
+
+    about: ``name``, ``license``… of the general part.  wrote: called with 1 for each tensor.
+    """
     config = model.config
     every = tensors(model, kind)
     writer = gguf.GGUFWriter(None, gguf.MODEL_ARCH_NAMES[ARCHITECTURES[config.model_type]])
@@ -147,7 +150,7 @@ def write(
             writer.write_tensor_data(packed)
     finally:
         writer.close()
-    return every
+    return {tensor.name: (tensor.packing, list(tensor.weight.shape)) for tensor in every}
 
 
 def _packed(every: list[Tensor], wrote: Callable[[int], None]) -> Iterator[NDArray[Any]]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from tunewright.data.joined import Joined
 from tunewright.errors import RunError
 from tunewright.example import Rendered
 from tunewright.infer.engine import Progress
@@ -62,16 +65,17 @@ class LlamaCpp:
         chosen = {place: number for number, place in enumerate(_chosen(sum(row.learned for row in rows)))}
         found, numbers, place = [], [], -1
         for row in rows:
-            wanted = []
-            for position in np.flatnonzero(row.learn).tolist():
-                place += 1
-                if place in chosen and position <= self.context:
-                    wanted.append(position - 1)
-                    numbers.append(chosen[place])
-            if wanted:
-                self._model.reset()
-                self._model.eval(row.ids[: wanted[-1] + 1].tolist())
-                found.append(torch.from_numpy(self._model.scores[wanted].copy()))
+            for ids, learn in _documents(row):
+                wanted = []
+                for position in (np.flatnonzero(learn[1:]) + 1).tolist():
+                    place += 1
+                    if place in chosen and position <= self.context:
+                        wanted.append(position - 1)
+                        numbers.append(chosen[place])
+                if wanted:
+                    self._model.reset()
+                    self._model.eval(ids[: wanted[-1] + 1].tolist())
+                    found.append(torch.from_numpy(self._model.scores[wanted].copy()))
             progress(1)
         return torch.cat(found), numbers
 
@@ -96,6 +100,13 @@ class LlamaCpp:
 
     def close(self) -> None:
         self._model.close()
+
+
+def _documents(row: Rendered) -> Iterator[tuple[NDArray[np.int32], NDArray[np.bool_]]]:
+    """Ids and learn mask of each document of a row, which do not see each other."""
+    starts = [*row.starts.tolist(), row.length] if isinstance(row, Joined) else [0, row.length]
+    for start, end in pairwise(starts):
+        yield row.ids[start:end], row.learn[start:end]
 
 
 def _chosen(count: int) -> list[int]:

@@ -17,7 +17,7 @@ from tunewright.data.basefiles import TOKENIZER
 from tunewright.errors import RunError
 from tunewright.infer.engines import engine_for
 from tunewright.infer.open import Opened, saved_codec, saved_generation
-from tunewright.model.load import CLASSES, DTYPES, quiet
+from tunewright.model.load import CLASSES, DTYPES, pick_device, quiet
 from tunewright.model.source import Base
 from tunewright.text import _
 from tunewright.verify.subject import Subject
@@ -105,7 +105,7 @@ def tokenizer_of(folder: Path) -> Tokenizer:
 
 
 def _opened(subject: Subject, model: Any, folder: Path) -> Opened:
-    model.eval()
+    model.to(pick_device()).eval()
     codec = saved_codec(folder, subject.recipe, subject.labels)
     engine = engine_for(subject.task, model, codec, saved_generation(folder, subject.task), subject.recipe)
     return Opened(engine, codec, subject.task, subject.recipe, subject.labels)
