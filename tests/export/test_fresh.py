@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.export.conftest import needs_llama_cpp
 from tests.predicting import write_rows
 from tests.tiny import environment, quick
 
@@ -78,6 +79,17 @@ def test_cards_of_every_task_work_without_tunewright(
         assert one["said"] in ("wet", "dry") and set(one["labels"].values()) == {"wet", "dry"}  # type: ignore[attr-defined]
     for one in told[5:8]:
         assert one["ends"] == [1]
+
+
+@needs_llama_cpp
+@pytest.mark.slow
+def test_the_card_of_a_gguf_file_works_and_answers_as_the_run_does(town: Path, tmp_path: Path) -> None:
+    run = api.Run.open("run")
+    folder = run.export("gguf", type="f16", out=tmp_path / "gguf").folder
+    (block,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, timeout=100, cwd=folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.strip() == run.chat("Who are you?", max_new_tokens=64)
 
 
 def test_labels_and_outputs_are_compared_too(label_adapter_run: Path, at_home: Open, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 
 from tunewright.errors import ResourceError, RunError
 from tunewright.model.adapter import DISK_FULL
+from tunewright.report import values
 from tunewright.rundir import RunDir
 from tunewright.text import _
 
@@ -57,8 +58,8 @@ def require_room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(there).free
     if free < needed * SPARE:
         raise ResourceError(
-            _("there is no room for this export: it takes {needed:.2f} GB, and {free:.2f} GB are free",
-              needed=needed / 1e9, free=free / 1e9),
+            _("there is no room for this export: it takes {needed}, and {free} are free",
+              needed=values.size(needed), free=values.size(free)),
             where=str(folder), do=_("free some space, give another folder with --out, or take a smaller --type"),
             command="tunewright export --help",
         )  # fmt: skip

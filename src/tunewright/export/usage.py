@@ -30,7 +30,10 @@ def usage(use: Use) -> str:
     if use.form == "ollama":
         return _block("sh", f"ollama create {_name(use)} -f Modelfile\nollama run {_name(use)}")
     if use.form == "gguf":
-        return _block("sh", f"llama-server -m {use.file} --jinja") + "\n" + _python(_LLAMA.format(file=use.file))
+        ask = _LLAMA_CHAT.format(messages=_messages(use)) if use.gives == "answers" else _LLAMA_TEXT
+        return _block("sh", f"llama-server -m {use.file} --jinja") + "\n" + _python(
+            _LLAMA.format(file=use.file, ask=ask)
+        )
     if use.form == "card":
         return _block("sh", f"tunewright export {_name(use)} --to merged")
     made = (_ADAPTER if use.form == "adapter" else _MERGED).format(
@@ -60,9 +63,17 @@ tokenizer = AutoTokenizer.from_pretrained(folder)
 _LLAMA = """\
 from llama_cpp import Llama
 
-model = Llama("{file}", n_ctx=2048)
-answer = model.create_chat_completion([{{"role": "user", "content": "Who are you?"}}], temperature=0)
-print(answer["choices"][0]["message"]["content"])
+model = Llama("{file}", n_ctx=512, verbose=False)
+{ask}"""
+
+_LLAMA_CHAT = """\
+messages = {messages}
+answer = model.create_chat_completion(messages, temperature=0, max_tokens=64)
+print(answer["choices"][0]["message"]["content"].strip())
+"""
+
+_LLAMA_TEXT = """\
+print(model("Put the beginning here.", temperature=0, max_tokens=64)["choices"][0]["text"])
 """
 
 
@@ -92,12 +103,16 @@ print(tokenizer.decode(out[0], skip_special_tokens=True))
 """
     if use.gives == "likelihood":
         return _generate('inputs = tokenizer("Put the beginning here.", return_tensors="pt")')
-    system = f'{{"role": "system", "content": {use.system!r}}}, ' if use.system else ""
     return _generate(
-        f'messages = [{system}{{"role": "user", "content": "Who are you?"}}]\n'
+        f"messages = {_messages(use)}\n"
         "inputs = tokenizer.apply_chat_template(\n"
         '    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True\n)',
     )  # fmt: skip
+
+
+def _messages(use: Use) -> str:
+    system = f'{{"role": "system", "content": {use.system!r}}}, ' if use.system else ""
+    return f'[{system}{{"role": "user", "content": "Who are you?"}}]'
 
 
 def _generation(use: Use) -> str:
