@@ -1,7 +1,7 @@
 """Eight clients at once: `tunewright serve` beside `transformers serve --continuous-batching`, same base, same dtype.
 
     python benchmarks/serve_load.py [--rounds 3] [--clients 8] [--tokens 64] [--base NAME]
-    python benchmarks/serve_load.py --llama-cpp      # besides: one client of llama.cpp, served and bare
+    python benchmarks/serve_load.py --llama-cpp      # instead: one client of llama.cpp in 4 bits, served and bare
 
 Needs the extras `serve` and `bench` (and `llama-cpp`). The servers stand side by side; rounds alternate between them,
 and the one that is not asked sleeps. Prompts differ; the answers are greedy, streamed, and go on for as long as they
@@ -203,10 +203,12 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--runs", nargs=2, help="two runs on that base, instead of training them")
-    parser.add_argument("--llama-cpp", action="store_true", help="one client of llama.cpp besides")
+    parser.add_argument("--llama-cpp", action="store_true", help="one client of llama.cpp instead")
     given = parser.parse_args()
     base = fetch(given.base)
     tokenizer = Tokenizer.from_file(str(base.folder / "tokenizer.json"))
+    if given.llama_cpp:
+        return llama(given, tokenizer)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         runs = given.runs or two_runs(given.base, folder)
@@ -230,19 +232,16 @@ def main() -> None:
                     case.speeds.clear()
                     case.answers.clear()
     show(cases)
-    if given.llama_cpp:
-        llama(given, tokenizer)
 
 
 def llama(given: argparse.Namespace, tokenizer: Tokenizer) -> None:
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         run = (given.runs or two_runs(given.base, folder))[0]
-        export = [bin_path("tunewright"), "export", run, "--to", "gguf", "--type", "q4_1", "--out", str(folder / "g")]
-        subprocess.run(export, check=True)
-        [file] = (folder / "g").glob("*.gguf")
+        subprocess.run([bin_path("tunewright"), "export", run, "--to", "gguf", "--type", "q4_1"], check=True)
+        [file] = (Path(run) / "export" / "gguf").glob("*.gguf")
         port = free_port()
-        ours = [bin_path("tunewright"), "serve", run, "--engine", "llama.cpp", "--gguf", str(file), "--port", str(port)]
+        ours = [bin_path("tunewright"), "serve", run, "--engine", "llama.cpp", "--port", str(port)]
         url = stack.enter_context(server(ours, port, folder / "llama.log"))
         case = Case("ours, llama.cpp, 1 client", url, [Path(run).name], 1)
         asyncio.run(load(case, given.tokens, tokenizer))

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from tunewright.infer.live import Card
     from tunewright.serve.keys import Keys
 
+ENGINES = ("transformers", "llama.cpp", "vllm")
+
 
 @verb(next="tunewright chat --url http://127.0.0.1:8000/v1")
 @click.argument("runs", nargs=-1, metavar="[RUN]...")
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
 @click.option("--key-file", type=click.Path(dir_okay=False, path_type=Path), help="Keys that clients have to show.")
 @click.option("--new-key", metavar="NAME", help="Make a key, add its hash to --key-file, print it, and end.")
-@click.option("--engine", type=click.Choice(["auto", "transformers", "vllm"]), default="auto", help="What answers.")
+@click.option("--engine", type=click.Choice(ENGINES), default=ENGINES[0], show_default=True, help="What answers.")
 @click.option("--adapters", type=click.IntRange(1), default=8, show_default=True, help="Kept in memory at a time.")
 @click.option("--context", type=click.IntRange(16), help="Tokens of prompt and answer (default: as the base can).")
 @click.option("--max-new-tokens", type=click.IntRange(1), help="Longest answer (default: what the context leaves).")
@@ -81,12 +83,18 @@ def _fleet(
 ) -> Any:  # fmt: skip
     from tunewright import rundir
     from tunewright.cli.screen import Screen
-    from tunewright.infer.serving import Options, Vllm, open_fleet
+    from tunewright.export.lying import gguf_of
+    from tunewright.infer.serving import LlamaCpp, Options, Transformers, Vllm, open_fleet
 
     options = Options(adapters, context)
     found = [rundir.find(name) for name in runs] or ([] if bases else [rundir.find()])
-    with Screen().doing(_("Opening"), 0):
-        return open_fleet(found, bases, options, engines=Vllm(options) if engine == "vllm" else None)
+    screen = Screen()
+    if engine == "llama.cpp":  # a model is a file, so that the bases under the runs would be more files
+        files = {str(run): gguf_of(run, screen) for run in found}
+        files |= {name: Path(name) for name in bases if name.endswith(".gguf")}
+        return open_fleet(found, bases, options, with_bases=False, engines=LlamaCpp(options, files))
+    with screen.doing(_("Opening"), 0):
+        return open_fleet(found, bases, options, engines=Vllm(options) if engine == "vllm" else Transformers(options))
 
 
 def _say(url: str, cards: list[Card], has_key: bool, as_json: bool) -> None:

@@ -19,7 +19,7 @@ from tunewright.example import Rendered
 from tunewright.model.forward import HiddenStates, collate
 
 CHUNK = 256
-HOLD = 2.0  # weight of a token that is held to the base, against a token that is learned
+HOLD = 8.0  # weight of a token that is held to the base, against a token that is learned
 
 
 @dataclass(frozen=True, slots=True)
