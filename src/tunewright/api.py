@@ -11,6 +11,8 @@ from tunewright import rundir
 from tunewright.data.asked import asking, line_column
 from tunewright.data.read import Row
 from tunewright.example import Message, Origin
+from tunewright.export.run import Exported
+from tunewright.export.run import export as export_run
 from tunewright.infer.open import Opened, open_run
 from tunewright.infer.predict import Empty, Options, Predictor, TooLong, reading_of
 from tunewright.recipe.load import load
@@ -72,6 +74,14 @@ class Run:
     def verify(self, only: Sequence[str] = (), listener: Listener | None = None) -> Verified:
         """What ``tunewright verify`` proves; a proof that does not hold is a result. ``only``: names of proofs."""
         return proofs.verify(self.folder, only, listener)
+
+    def export(
+        self, to: str, out: str | os.PathLike[str] | None = None, *, type: str | None = None, force: bool = False,
+        listener: Listener | None = None,
+    ) -> Exported:  # fmt: skip
+        """As ``tunewright export --to TO``: written, read back, compared; only then in its place (by default
+        ``export/TO`` of the run). Raises the errors of ``tunewright.errors``."""
+        return export_run(self.folder, to, out, type, force, listener)
 
     def _open(self, tuned: bool) -> Opened:
         if tuned not in self._opened:

@@ -92,7 +92,9 @@ def test_shuffled_labels_are_doubted_and_true_ones_are_not(
 def test_answers_that_belong_to_other_prompts_are_doubted(
     shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The base knows Chinese, and sees that an answer has nothing to do with what was asked."""
+    """The base knows Chinese, and sees that an answer has nothing to do with what was asked. It is asked before any row
+    is learned, so that one pass over them is enough here."""
+    monkeypatch.setattr(probe, "PASSES", 1)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TUNEWRIGHT_CACHE", str(tmp_path / "cache"))
     rows = json.loads((shared / "data/alpaca/alpaca_zh_demo.json").read_text(encoding="utf-8"))[:200]

@@ -62,6 +62,7 @@ VERBS: dict[str, dict[str, str]] = {
         "compare": "Put runs on the same held-out rows side by side.",
         "report": "Write the page of a run anew.",
         "serve": "Serve runs to clients of OpenAI's API.",
+        "export": "Hand a run to other software: adapter, merged, GGUF, Ollama, model card.",
         "verify": "Prove that a run is what it says: template, stops, merge, resume.",
         "resume": "Go on with a run that was interrupted.",
         "rerun": "Repeat a finished run from its folder, and compare the two.",

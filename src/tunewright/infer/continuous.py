@@ -28,15 +28,18 @@ from transformers.generation.continuous_batching.requests import FutureRequestSt
 from transformers.generation.logits_process import LogitsProcessorList
 
 from tunewright.errors import TunewrightError
+from tunewright.infer import decoding
 from tunewright.infer.adapters import Adapters
 from tunewright.infer.grammar import Grammars
 from tunewright.infer.live import Ask, End, Step
 from tunewright.infer.sampling import Sampler
+from tunewright.infer.threads import quickest
 from tunewright.model.load import quiet
 from tunewright.text import _
 
 PAGE = 64  # tokens of a page of the cache: an answer wastes half of one
 MOST_TOGETHER = 32  # requests in a batch
+FEW = 64  # tokens of a step in which nobody's prompt is read
 PREFILL = 512  # tokens of prompts and answers in one step
 
 
@@ -76,6 +79,7 @@ class ContinuousEngine:
         self._places: dict[str, _Place] = {}
         self._lock = threading.Lock()
         self._manager: ContinuousBatchingManager | None = None
+        self._threads = (quickest(model), torch.get_num_threads())
 
     def offer(self, adapter: str, folder: Path) -> None:
         self.adapters.offer(adapter, folder)
@@ -141,8 +145,11 @@ class ContinuousEngine:
         )  # fmt: skip
         with quiet():
             manager = ContinuousBatchingManager(self.model, GenerationConfig(do_sample=False, eos_token_id=-1), config)
-            manager.logit_processor = _Choosing(self.adapters)
+            manager.logit_processor = _Choosing(self.adapters, self._threads)
             manager.output_router = _Router(self._places)
+            manager.warmup()  # makes the cache and the masks, for which the model still has to attend as it was loaded
+            if self.model.device.type == "cpu" and self.model.config._attn_implementation == "sdpa":
+                decoding.use(self.model)
             manager.start()
         return manager
 
@@ -158,10 +165,11 @@ def bytes_a_token(model: PreTrainedModel) -> int:
 class _Choosing(ContinuousBatchingLogitsProcessorList):
     """Told of each batch before and after the model runs on it."""
 
-    def __init__(self, adapters: Adapters) -> None:
+    def __init__(self, adapters: Adapters, threads: tuple[int, int]) -> None:
+        """threads: for steps of few tokens, and for others."""
         super().__init__(LogitsProcessorList())
         self.do_processing = True
-        self.adapters = adapters
+        self.adapters, self.threads = adapters, threads
         self.choosing: list[_Place] = []
 
     def check_kwargs(self, kwargs: dict[str, Any]) -> None:
@@ -173,6 +181,9 @@ class _Choosing(ContinuousBatchingLogitsProcessorList):
             place: _Place = request.state.logit_processor_kwargs["place"]
             spans.append((place.ask.adapter, request.query_length))
         self.adapters.route(spans)
+        wanted = self.threads[sum(tokens for _adapter, tokens in spans) > FEW]
+        if torch.get_num_threads() != wanted:
+            torch.set_num_threads(wanted)
         self.choosing = [r.state.logit_processor_kwargs["place"] for r in requests_in_batch if r.has_new_token]
         return arg_storage
 

@@ -83,7 +83,7 @@ def _end(after: Measured, ready: Ready) -> float | None:
     if ready.prepared.watched:
         return None
     if isinstance(after, Measurement):
-        return _loss(after.scores[:WATCHED]) if after.scores else None
+        return mean_loss(after.scores[:WATCHED]) if after.scores else None
     losses = classes.log_loss(after.probabilities[:WATCHED], after.wanted[:WATCHED], after.multi_label)
     return float(losses.mean()) if len(losses) else None
 
@@ -120,8 +120,9 @@ def standing(
         losses = classes.log_loss(measured.probabilities, measured.wanted, multi)
         right = float(classes.right(measured.wanted, measured.chosen).mean())
         return Standing(float(losses.mean()), right, len(rows))
-    return Standing(_loss(engine.score(rows)), divergence=retention.moved(engine, base) if base else None)
+    return Standing(mean_loss(engine.score(rows)), divergence=retention.moved(engine, base) if base else None)
 
 
-def _loss(scores: Sequence[Score]) -> float:
+def mean_loss(scores: Sequence[Score]) -> float:
+    """In nats per learned token of all rows together."""
     return sum(score.loss for score in scores) / max(1, sum(score.tokens for score in scores))

@@ -22,15 +22,15 @@ from tunewright.evaluate.labels import LabelMeasurement, measure_labels
 from tunewright.evaluate.metrics import Estimate, mean_change, share_change
 from tunewright.example import Rendered
 from tunewright.infer.engine import Score
-from tunewright.infer.engines import engine_for, frozen_generation, labels_of
-from tunewright.model import adapter, fast
-from tunewright.model.load import load, quiet
+from tunewright.model import fast
+from tunewright.model.load import quiet
 from tunewright.tasks import LabelTask
 from tunewright.text import _
 from tunewright.train.choose import LEARNING_RATE
 from tunewright.train.events import Listener
 from tunewright.train.forecast import worked
-from tunewright.train.measuring import yardsticks_of
+from tunewright.train.learner import Learner
+from tunewright.train.measuring import mean_loss, standing, yardsticks_of
 from tunewright.train.ready import Ready
 
 ROWS = 32
@@ -74,33 +74,26 @@ class Probed:
 def probe(ready: Ready, listener: Listener) -> Probed:
     """Learn some training rows by heart and say what came of it. Writes nothing."""
     began = time.monotonic()
-    recipe, task, codec = ready.recipe, ready.task, ready.prepared.codec
-    assert recipe.train.precision != "auto"
-    rows = picked(ready)
-    labels = labels_of(recipe, ready.prepared.labels)
-    model: Any = load(ready.base, recipe.train.precision, head=task.head, labels=labels)
-    generation = frozen_generation(task, ready.base, codec)
-    engine = engine_for(task, model, codec, generation, recipe)
+    rows, learner = picked(ready), Learner(ready)
+    engine = learner.engine()
     before = _asked(engine, rows, ready)
     pairs = _paired(engine, rows, ready)
-    model = adapter.prepare(model, recipe)
+    learner.adapt()
     with listener.doing(_("Learning {count} rows by heart", count=len(rows)), PASSES) as progress:
-        passes = _learn(model, rows, ready, progress)
-    engine = engine_for(task, model, codec, generation, recipe)
-    with _mixed(model, ready):
+        passes = _learn(learner.model, rows, ready, progress)
+    engine, chooses = learner.engine(), isinstance(ready.task, LabelTask)
+    with _mixed(learner.model, ready):
         after = _asked(engine, rows, ready)
-    if isinstance(task, LabelTask):
-        with _mixed(model, ready):
-            link = _labels_told(engine, ready, listener)
-    else:
-        link = mean_change(*pairs, recipe.seed) if pairs else None
+        link = _labels_told(engine, ready, listener) if chooses else None
+    if pairs:
+        link = mean_change(*pairs, ready.recipe.seed)
     found = Probed(
         "learnable", "", len(rows), round(time.monotonic() - began, 1),
-        [round(loss, 4) for loss in (before.loss, *passes, after.loss)], (before.right, after.right),
+        [round(loss, 4) for loss in (before[0], *passes, after[0])], (before[1], after[1]),
         own=float(np.mean(pairs[0])) if pairs else None, other=float(np.mean(pairs[1])) if pairs else None,
         link=link.as_dict() if link is not None else None, contradicting=contradicting(rows),
     )  # fmt: skip
-    return judged(found, labels=isinstance(task, LabelTask))
+    return judged(found, labels=chooses)
 
 
 # ---- which rows ----------------------------------------------------------------------------------------------------
@@ -141,22 +134,14 @@ def contradicting(rows: Sequence[Rendered]) -> list[str]:
 # ---- what the model makes of them ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Standing:
-    loss: float
-    right: int
-
-
-def _asked(engine: Any, rows: Sequence[Rendered], ready: Ready) -> Standing:
+def _asked(engine: Any, rows: Sequence[Rendered], ready: Ready) -> tuple[float, int]:
     """Loss per learned token or label, and rows of which all that is learned is the model's first choice: greedy, it
     would give them back word for word."""
     if isinstance(ready.task, LabelTask):
-        measured = _labelled(engine, rows, ready)
-        losses = classes.log_loss(measured.probabilities, measured.wanted, measured.multi_label)
-        return Standing(float(losses.mean()), int(classes.right(measured.wanted, measured.chosen).sum()))
+        one = standing(engine, ready, rows)
+        return one.loss, round((one.accuracy or 0.0) * one.rows)
     scores: list[Score] = engine.score(rows)
-    loss = sum(score.loss for score in scores) / max(1, sum(score.tokens for score in scores))
-    return Standing(loss, sum(score.correct == score.tokens for score in scores))
+    return mean_loss(scores), sum(score.correct == score.tokens for score in scores)
 
 
 def _labelled(engine: Any, rows: Sequence[Rendered], ready: Ready) -> LabelMeasurement:

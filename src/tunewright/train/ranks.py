@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -24,7 +24,7 @@ from tunewright.settings import Launched, launched
 from tunewright.text import _
 
 PATIENCE = timedelta(days=7)  # others wait while the first process measures; one that has died is noticed at once
-GRACE = 5.0  # seconds
+GRACE = 60.0  # seconds that the first process has to tell why all end; a launcher ends the others once it is gone
 BUCKET = 8 * 2**20  # numbers of a gradient that are summed in one piece
 
 T = TypeVar("T")
@@ -77,7 +77,8 @@ class Ranks:
         except BaseException as error:
             failure = error
         told: list[Any] = [None] * self.count
-        dist.all_gather_object(told, (given, None if failure is None else _parts(failure)))
+        with _all_there():
+            dist.all_gather_object(told, (given, None if failure is None else _parts(failure)))
         reasons = [(number, parts) for number, (_given, parts) in enumerate(told) if parts is not None]
         if reasons:
             self._end(failure, *reasons[0])
@@ -105,16 +106,32 @@ class Ranks:
             return
         trained = [parameter for parameter in parameters if parameter.requires_grad]
         used = torch.tensor([parameter.grad is not None for parameter in trained], dtype=torch.int32)
-        dist.all_reduce(used, op=dist.ReduceOp.MAX)
+        with _all_there():
+            dist.all_reduce(used, op=dist.ReduceOp.MAX)
         shared = [parameter for parameter, one in zip(trained, used.tolist(), strict=True) if one]
         for parameter in shared:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         for bucket in _buckets([parameter.grad for parameter in shared if parameter.grad is not None]):
             flat = torch.cat([gradient.flatten() for gradient in bucket])
-            dist.all_reduce(flat, group=self.group)
+            with _all_there():
+                dist.all_reduce(flat, group=self.group)
             for gradient, summed in zip(bucket, flat.split([one.numel() for one in bucket]), strict=True):
                 gradient.copy_(summed.view_as(gradient))
+
+
+@contextlib.contextmanager
+def _all_there() -> Iterator[None]:
+    """One that is gone breaks what the others do with it; why it went, only it or the system can have said."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise TrainingError(
+            _("another process of this training has ended: {why}", why=(str(error).splitlines() or ["?"])[0][:200]),
+            do=_("read what it said; if it said nothing, the system may have ended it for want of memory: then start "
+                 "fewer processes, and go on from the last checkpoint"),
+            command="tunewright resume",
+        ) from error  # fmt: skip
 
 
 def _buckets(gradients: list[torch.Tensor]) -> list[list[torch.Tensor]]:

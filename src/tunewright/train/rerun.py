@@ -17,6 +17,7 @@ from tunewright.recipe.load import load
 from tunewright.rundir import RunDir
 from tunewright.text import _
 from tunewright.train.events import Listener
+from tunewright.train.manifest import differing
 from tunewright.train.run import train
 
 TIMED = {"tokens_per_second"}  # of a step's line: what depends on how busy the machine was
@@ -84,11 +85,8 @@ def _parts(run: RunDir, again: RunDir) -> Iterator[Part]:
 
 
 def _values(name: str, one: dict[str, Any], other: dict[str, Any]) -> Part:
-    changed = [key for key in one | other if one.get(key) != other.get(key)]
-    if not changed:
-        return Part(name, True, _("{count} entries", count=len(other)))
-    key = changed[0]
-    return Part(name, False, _("{key} was {one}, is {other}", key=key, one=one.get(key), other=other.get(key)))
+    changed = differing(one, other, values=True)
+    return Part(name, not changed, changed[0] if changed else _("{count} entries", count=len(other)))
 
 
 def _measured(name: str, one: dict[str, Any], other: dict[str, Any]) -> Part:

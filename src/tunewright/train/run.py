@@ -20,9 +20,8 @@ from tunewright.errors import RunError
 from tunewright.evaluate import learned
 from tunewright.evaluate.kept import Retained
 from tunewright.example import Rendered
-from tunewright.infer.engines import engine_for, frozen_generation, labels_of
 from tunewright.model import adapter, fast
-from tunewright.model.load import DTYPES, load, quiet
+from tunewright.model.load import DTYPES, quiet
 from tunewright.recipe.dump import dump
 from tunewright.recipe.load import Loaded, changed
 from tunewright.recipe.load import load as load_recipe
@@ -33,6 +32,7 @@ from tunewright.train import checkpoints, rehearse, replay, space
 from tunewright.train.batches import Steps
 from tunewright.train.best import Best, Standing
 from tunewright.train.events import Listener
+from tunewright.train.learner import Learner
 from tunewright.train.manifest import manifest, note_trained, now, peak_memory, require_same
 from tunewright.train.measuring import Measured, compared, measured_as, retained_of, standing, with_epochs
 from tunewright.train.ranks import ALONE, Ranks, join
@@ -117,16 +117,12 @@ def steps_alone(run: RunDir, listener: Listener | None = None) -> None:
     measuring. What ``verify`` repeats in a folder of its own."""
     listener = listener or Listener()
     ready = get_ready(load_recipe(run.file(rundir.RECIPE)), listener)
-    recipe, task, codec = ready.recipe, ready.task, ready.prepared.codec
-    assert recipe.train.precision != "auto"
     start, _skipped = checkpoints.newest(run.checkpoints)
     cut_metrics(run, start.step if start else 0)
-    generation = frozen_generation(task, ready.base, codec)
-    labels = labels_of(recipe, ready.prepared.labels)
-    model: Any = load(ready.base, recipe.train.precision, head=task.head, labels=labels)
-    general = _replay(engine_for(task, model, codec, generation, recipe), ready, listener)
-    model = adapter.prepare(model, recipe)
-    _fit(model, _steps(ready, general), run, ready, generation, start, None, listener)
+    learner = Learner(ready)
+    general = _replay(learner.engine(), ready, listener)
+    learner.adapt()
+    _fit(learner, _steps(ready, general), run, start, None, listener)
 
 
 def _name(recipe: Recipe) -> str:
@@ -167,53 +163,46 @@ def _finish(
 def _train_and_compare(
     run: RunDir, ready: Ready, start: checkpoints.Checkpoint | None, listener: Listener, ranks: Ranks, began: float
 ) -> None:
-    recipe, task, codec = ready.recipe, ready.task, ready.prepared.codec
-    precision = recipe.train.precision
-    assert precision != "auto"
-    generation = frozen_generation(task, ready.base, codec)
-    model: Any = load(ready.base, precision, head=task.head, labels=labels_of(recipe, ready.prepared.labels))
-    engine = engine_for(task, model, codec, generation, recipe)
+    recipe, learner = ready.recipe, Learner(ready)
+    engine = learner.engine()
 
     before = ranks.alone(lambda: measured_as(engine, ready, _("Measuring the base"), listener))
     general = ranks.in_turn(lambda: _replay(engine, ready, listener))
 
-    model = adapter.prepare(model, recipe)
-    listener.say(adapter.counts_line(model))
+    learner.adapt()
+    listener.say(adapter.counts_line(learner.model))
     steps = _steps(ready, general)
     best = None
     if recipe.train.keep == "best":
         best = Best(run.checkpoints, recipe.train.patience, start.step if start else 0)
     trained = _fit(
-        model, steps, run, ready, generation, start, best, listener, ranks,
+        learner, steps, run, start, best, listener, ranks,
         lambda trainer, measure: _rehearse(trainer, measure, ready, start, listener), retained_of(before),
     )  # fmt: skip
     if not trained:
         raise KeyboardInterrupt
     if ranks.first:
         run.set_status("evaluating", pid=os.getpid(), step=len(steps), steps=len(steps))
-    ranks.alone(lambda: _compare(run, ready, model, before, listener, began))
+    ranks.alone(lambda: _compare(run, learner, before, listener, began))
     if ranks.first:
         run.set_status("done", step=len(steps), steps=len(steps), ended=now())
         if best is not None:  # until now a crash would have had to go on from it
             best.forget()
 
 
-def _compare(
-    run: RunDir, ready: Ready, model: Any, before: Measured | None, listener: Listener, began: float
-) -> None:
+def _compare(run: RunDir, learner: Learner, before: Measured | None, listener: Listener, began: float) -> None:
     """Save the tuned model, measure it as its base was measured, and put the two side by side."""
-    recipe, task, codec = ready.recipe, ready.task, ready.prepared.codec
-    precision, generation = recipe.train.precision, frozen_generation(task, ready.base, codec)
+    ready, model = learner.ready, learner.model
+    recipe, precision = ready.recipe, ready.recipe.train.precision
     assert precision != "auto" and before is not None
     if recipe.train.method != "lora":  # what is measured is what is saved and later opened
         for parameter in model.parameters():  # not its buffers, which are fp32 in every precision
             parameter.data = parameter.data.to(DTYPES[precision])
     folder = run.file(rundir.ADAPTER if recipe.train.method == "lora" else rundir.MODEL)
-    adapter.save(model, folder, codec.save, generation)
+    adapter.save(model, folder, ready.prepared.codec.save, learner.generation)
     note_trained(run, folder)
 
-    engine = engine_for(task, model, codec, generation, recipe)
-    after = measured_as(engine, ready, _("Measuring the tuned model"), listener, before)
+    after = measured_as(learner.engine(), ready, _("Measuring the tuned model"), listener, before)
     evaluation = compared(before, after, ready, listener)
     evaluation = with_epochs(evaluation, rundir.read_lines(run.file(rundir.METRICS)), after, ready)
     rundir.write_json(run.file(rundir.EVALUATION), evaluation)
@@ -240,15 +229,15 @@ def _steps(ready: Ready, general: Sequence[Rendered]) -> Steps:
 
 
 def _fit(
-    model: Any, steps: Steps, run: RunDir, ready: Ready, generation: dict[str, Any],
-    start: checkpoints.Checkpoint | None, best: Best | None, listener: Listener, ranks: Ranks = ALONE,
-    rehearsal: Callable[[StepTrainer, Measure], int] | None = None, base: Retained | None = None,
+    learner: Learner, steps: Steps, run: RunDir, start: checkpoints.Checkpoint | None, best: Best | None,
+    listener: Listener, ranks: Ranks = ALONE, rehearsal: Callable[[StepTrainer, Measure], int] | None = None,
+    base: Retained | None = None,
 ) -> bool:  # fmt: skip
     """Train to the end, or until the best epoch is known. False if the person stopped it.
 
     rehearsal: called before step 1; says how many tokens a micro-batch may have.  base: what the model has moved from.
     """
-    recipe, task, codec = ready.recipe, ready.task, ready.prepared.codec
+    ready, model, recipe = learner.ready, learner.model, learner.ready.recipe
     budget, done = recipe.train.token_budget, start.step if start else 0
     assert budget != "auto"
     told = {"at": 0.0}
@@ -265,10 +254,11 @@ def _fit(
                 told["at"] = time.monotonic()
                 run.set_status("training", pid=os.getpid(), step=line["step"], steps=len(steps), loss=line["loss"])
 
-        engine = engine_for(task, model, codec, generation, recipe)
+        engine = learner.engine()
         trainer = StepTrainer(
             model, steps, recipe, run, start.token_budget if start else budget, on_step,
-            lambda: task.objective(model, codec), lambda: standing(engine, ready, base=base), best, ranks,
+            lambda: ready.task.objective(model, ready.prepared.codec), lambda: standing(engine, ready, base=base), best,
+            ranks,
         )  # fmt: skip
         if rehearsal is not None:
             trainer.token_budget = ranks.of_first(
