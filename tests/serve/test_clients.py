@@ -9,7 +9,7 @@ import warnings
 from typing import Any, Literal
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from tests.serve.conftest import Server
 from tests.serve.tooled import CALL, TOOL
 
@@ -74,6 +74,7 @@ def test_litellm(server: Server, answer: str) -> None:
 
 
 class Place(BaseModel):
+    model_config = ConfigDict(extra="forbid")  # else a tiny model adds properties until its tokens are spent
     kind: Literal["river", "bridge"]
 
 

@@ -138,7 +138,7 @@ def test_reasoning_is_told_apart(size: int, text: str, opened: bool, reasoning: 
 
 @pytest.mark.parametrize("size", [1, 5, 1000])
 def test_calls_are_told_apart_from_what_is_said(size: int) -> None:
-    text = f"I look.\n<tool_call>\n{WRITTEN}\n</tool_call>\n<tool_call>{WRITTEN}</tool_call>"
+    text = f"I look.\n<tool_call>\n{WRITTEN}\n</tool_call>\n<tool_call>{WRITTEN}</tool_call>\n\n"
     found = fed(text, size, None, HERMES)
     calls = [part.call["function"] for part in found if part.call is not None]
     assert joined(found, "content") == "I look."

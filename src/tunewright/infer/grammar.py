@@ -44,15 +44,16 @@ def between(before: str | int, schema: Mapping[str, Any], after: str | int) -> s
     ``from_schema``."""
     from_schema(schema)
     held = {**schema, "x-guidance": {"whitespace_pattern": SPACE}}
-    first, last = (_lark(mark) for mark in (before, after))
-    return _checked(f"start: {first} said {last}\nsaid: %json {json.dumps(held)}\n")
+    blank = r"/[ \n]{0,2}/"  # inside the marks, where templates differ
+    first, last = _lark(before), _lark(after)
+    parts = [*([first, blank] if first else []), "said", *([blank, last] if last else [])]
+    return _checked(f"start: {' '.join(parts)}\nsaid: %json {json.dumps(held)}\n")
 
 
 def _lark(mark: str | int) -> str:
-    """A mark, and the blanks that a model may write beside it."""
     if isinstance(mark, int):
-        return f"<[{mark}]>" + r" /[ \n]{0,2}/"
-    return r"/[ \n]{0,2}/ " + json.dumps(mark, ensure_ascii=False) + r" /[ \n]{0,2}/" if mark else ""
+        return f"<[{mark}]>"
+    return json.dumps(mark, ensure_ascii=False) if mark else ""
 
 
 class Grammars:

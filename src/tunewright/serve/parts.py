@@ -93,6 +93,8 @@ class Parts:
                 yield from self._given("content", before.rstrip())
                 self._held, self._state = after, "call"
             else:
+                if last and self.called and not self._held.strip():  # blanks behind the last call say nothing
+                    self._held = ""
                 yield from self._said(len(self._held) if last else self._before(forms.open))
 
     def _bare(self, last: bool) -> Iterator[Part]:
