@@ -15,7 +15,8 @@ from tests.trust.declare import fault
     1, "The served model uses another template than the one it was trained with; thinking appears or vanishes",
     "LF#10596, LF#9765, LF#7978, US#1832, SW#5927",
     "The template is frozen in the run, and no later verb takes another. `tunewright verify` renders the training rows "
-    "again with the saved tokenizer and template, as the endpoint would, and shows the first token that differs.",
+    "again with the saved tokenizer and template, as the endpoint would, and shows the first token that differs; "
+    "`tunewright export` refuses a run whose template was changed, and writes nothing.",
     """
 template: the saved tokenizer and template write other ids than were learned; token 4: learned '<|im_start|>user\\n»What« is …', saved '<|im_start|>user\\n»W«HAT …'
   where: …town.jsonl:1
@@ -26,6 +27,9 @@ def test_another_template_is_shown_at_its_first_token(person: Person, run: Path)
     path = run / "adapter" / "chat_template.jinja"
     path.write_text(path.read_text().replace("message['content'] +", "message['content'].upper() +"))
     person.is_told("verify", "run", "--only", "template", code=2)
+    refused = person.types("export", "run", "--to", "merged", code=2)
+    assert "chat_template.jinja is not what the run wrote" in refused
+    assert not (run / "export").exists()
 
 
 @fault(
@@ -52,8 +56,9 @@ def test_a_stop_id_that_is_gone_is_seen(person: Person, run: Path, base: Path) -
 @fault(
     6, "The merged model answers differently, or the adapter had no effect", "LF#3096, LF#6105, SW#7567, LF#7997",
     "`tunewright verify` compares the merged model with base and adapter, in logits and in greedy answers; an adapter "
-    "that changes nothing fails; another base than the trained one is refused by its hash. (Export does the same "
-    "before it is called done; it is still to come.)",
+    "that changes nothing fails; another base than the trained one is refused by its hash, whether it is to chat, to "
+    "be exported or to be served. Every export is read back from the disk and compared in the same way before it is "
+    "called done.",
     """
 effect: the adapter is zero in each of its 14 layers, so that it changes nothing
   where: run/adapter
@@ -65,8 +70,11 @@ def test_an_adapter_without_effect_and_another_base_are_refused(person: Person, 
     person.is_told("verify", "run", "--only", "effect", code=2)
     person.types("train", "town.jsonl", *quick(base, "train.max_steps=1"), "--out", "other")
     edit(base / "model.safetensors", 1.5)
-    refused = person.types("chat", "other", "-m", "What is the river called?", code=2)
-    assert "is not the one this run was trained on" in refused and "bring back the base with sha256" in refused
+    for words in (["chat", "other", "-m", "What is the river called?"], ["export", "other", "--to", "merged"],
+                  ["serve", "other", "--port", "0"]):  # fmt: skip
+        refused = person.types(*words, code=2)
+        assert "the one this run was trained on" in refused and "bring back the base with sha256" in refused
+    assert not (Path("other") / "export").exists()
 
 
 def edit(path: Path, factor: float) -> None:
