@@ -95,12 +95,21 @@ def _words(*given: Any) -> list[Rendered]:
 
 _answered = replay.answered
 
+def _held(cost: float, most: float, pull: float) -> tuple[list[str], list[Any]]:
+    """The base's distribution held to, with other constants than the default's."""
+    constants = [(choose, "RETAIN_COST", cost), (choose, "MOST_RETAINED", most), (loss, "HOLD", pull)]
+    return [], [mock.patch.object(*constant) for constant in constants]
+
+
 # What each way changes of a recipe and of the code.
 WAYS: dict[str, tuple[list[str], list[Any]]] = {
     "unprotected": (["retain=off"], []),
-    "default": ([], []),
-    "more rows": ([], [mock.patch.object(choose, "RETAIN_COST", 0.15)]),
-    "pull 8": ([], [mock.patch.object(loss, "HOLD", 8.0)]),  # the default's is 2
+    "default": ([], []),  # as if _held(0.15, 2, 8)
+    "tenth, pull 2": _held(0.10, 0.5, 2),
+    "15 %, pull 2": _held(0.15, 0.5, 2),
+    "tenth, pull 8": _held(0.10, 0.5, 8),
+    "15 %, pull 4": _held(0.15, 2, 4),
+    "quarter, pull 8": _held(0.25, 2, 8),
     "words": ([], [mock.patch.object(replay, "answered", _words)]),
     "slower": (["retain=off"], []),  # half the learning rate, see `measure`
     "scaled": ([], []),  # the unprotected adapter at SHRUNK of its size, see `measure`
@@ -147,13 +156,13 @@ def _scale(path: Path) -> None:
 
 
 def show(lines: list[dict[str, Any]]) -> None:
-    head = f"{'base':<24} {'task':<9} {'way':<12} {'right':>7} {'points':>7} {'kept':>10} {'undone':>7} "
+    head = f"{'base':<24} {'task':<9} {'way':<16} {'right':>7} {'points':>7} {'kept':>10} {'undone':>7} "
     print(head + f"{'nats':>6} {'undone':>7} {'time':>6}")
     plain = {(line["base"], line["task"]): line for line in lines if line["way"] == "unprotected"}
     for line in sorted(lines, key=lambda one: (one["base"], one["task"])):
         other = plain.get((line["base"], line["task"]))
         kept = f"{line['kept']} of {line['knew']}"
-        print(f"{line['base']:<24} {line['task']:<9} {line['way']:<12} {100 * line['right']:>6.1f}% ", end="")
+        print(f"{line['base']:<24} {line['task']:<9} {line['way']:<16} {100 * line['right']:>6.1f}% ", end="")
         if other is None or other is line:
             print(f"{'':>7} {kept:>10} {'':>7} {line['divergence']:>6.3f}")
             continue
