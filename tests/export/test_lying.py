@@ -1,0 +1,80 @@
+"""A run's GGUF file answered by llama.cpp: the file that lies there, or a new one, never one of other weights."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from tests.export.conftest import needs_llama_cpp
+
+from tunewright.errors import MissingExtra, RunError, TunewrightError
+from tunewright.example import Message
+from tunewright.export.lying import gguf_of
+from tunewright.infer import llama_cpp
+from tunewright.infer.live import Ask, Step
+from tunewright.infer.llama_cpp import LlamaCppEngine
+from tunewright.infer.open import open_run
+from tunewright.infer.serving import LlamaCpp, Options, open_fleet
+from tunewright.rundir import RunDir
+
+QUESTION = [Message("user", "What is the river called?")]
+
+
+def test_an_export_is_made_once_and_again_when_it_is_not_the_run_s(town: Path) -> None:
+    run = RunDir("run")
+    first = gguf_of(run)
+    made = first.stat().st_mtime_ns
+    assert first.suffix == ".gguf"
+    assert gguf_of(run).stat().st_mtime_ns == made
+    with open(first, "r+b") as file:  # a byte of its weights
+        file.seek(-3, 2)
+        file.write(b"x")
+    assert gguf_of(run).stat().st_mtime_ns != made
+
+
+@needs_llama_cpp
+def test_llama_cpp_answers_as_the_run_does(town: Path) -> None:
+    run = RunDir("run")
+    fleet = open_fleet([run], with_bases=False, engines=LlamaCpp(Options(), {str(run): gguf_of(run)}))
+
+    async def asked(**more: object) -> list[list[Step]]:
+        served = await fleet.get("run")
+        prompt = tuple(served.codec.prompt_ids(QUESTION))  # type: ignore[attr-defined]
+        ask = Ask(prompt, 12, served.stops, temperature=0.0, top_logprobs=2)
+        drawn = Ask(prompt, 12, served.stops, temperature=1.0, seed=3)
+
+        async def steps(one: Ask) -> list[Step]:
+            return [step async for step in served.engine.answer(one)]
+
+        found = await asyncio.gather(steps(ask), steps(drawn), steps(drawn), steps(ask))
+        leaving = served.engine.answer(ask)
+        await anext(leaving)
+        await leaving.aclose()  # its place is free again
+        return [*found, await steps(ask)]
+
+    first, drawn, again, second, last = asyncio.run(asked())
+    opened = open_run(run)
+    [alone] = opened.engine.generate([opened.engine.template.prompt_ids(QUESTION)], 12)
+    said = [step.token for step in first if step.end != "stop"]
+    assert said[:4] == list(alone.ids[:4])  # q8_0 may turn a later one
+    assert [s.token for s in second] == [s.token for s in last] == [s.token for s in first]
+    assert [s.token for s in drawn] == [s.token for s in again]
+    assert first[0].logprob == first[0].top[0][1] and len(first[0].top) == 2
+    assert first[-1].end in ("stop", "length")
+    asyncio.run(fleet.close())
+
+
+@needs_llama_cpp
+def test_a_file_that_is_no_gguf_and_an_adapter_are_refused(tmp_path: Path, tiny_base: Path) -> None:
+    (tmp_path / "x.gguf").write_bytes(b"GGUF nothing")
+    with pytest.raises(RunError, match="cannot read the file"):
+        LlamaCppEngine(tmp_path / "x.gguf", 128, tiny_base)
+    with pytest.raises(TunewrightError, match="merged into it"):
+        LlamaCppEngine.offer(object.__new__(LlamaCppEngine), "a", tmp_path)
+
+
+def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(llama_cpp, "find_spec", lambda _name: None)
+    with pytest.raises(MissingExtra, match="llama-cpp"):
+        LlamaCppEngine(tmp_path / "x.gguf", 128, tmp_path)
