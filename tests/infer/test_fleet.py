@@ -8,10 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from tests.encoders import write_encoder
+from tests.predicting import labelled, write_rows
 
+from tunewright import api
 from tunewright.errors import BaseModelError, RunError
-from tunewright.example import Message
+from tunewright.example import Message, Origin, Rendered
 from tunewright.infer.fleet import RunFleet
 from tunewright.infer.live import Ask, Served
 from tunewright.infer.open import open_run
@@ -69,8 +73,6 @@ def test_a_run_that_trained_its_weights_has_its_own_engine(fleet: RunFleet, tiny
     """The same words of its base are not its words."""
     from tests.tiny import quick, write_chats
 
-    from tunewright import api
-
     full = api.train(str(write_chats(tmp_path / "t.jsonl")), quick_full(tiny_run, quick), out=tmp_path / "full")
     fleet.add_run(full.folder)
 
@@ -88,6 +90,37 @@ def quick_full(run: Path, quick: Any) -> list[str]:
     from tunewright.recipe.load import load
 
     return [*quick(Path(load(run / "recipe.yaml").recipe.base)), "train.method=full"]
+
+
+def test_runs_of_labels_on_one_base_share_its_weights(tmp_path: Path) -> None:
+    """And say what they said alone: a weight is shared only where it is the same number for number."""
+    (tmp_path / "base").mkdir()
+    write_encoder(tmp_path / "base")
+    write_rows(tmp_path / "texts.jsonl", labelled(64))
+    settings = ["task=classify", "classify.head=linear", f"base={tmp_path / 'base'}", "train.epochs=1"]
+    settings += ["train.keep=last", "train.precision=fp32", "data.held_out=8"]
+    rates = {"slow": "0.001", "quick": "0.02"}
+    for name, rate in rates.items():
+        api.train(str(tmp_path / "texts.jsonl"), [*settings, f"train.learning_rate={rate}"], out=tmp_path / name)
+    fleet = open_fleet([RunDir(tmp_path / name) for name in rates])
+
+    async def opened() -> list[Any]:
+        return [(await fleet.get(name)).engine for name in rates]
+
+    engines = asyncio.run(opened())
+    places = [{weight.data_ptr() for weight in engine.model.parameters()} for engine in engines]
+    assert len(places[0] & places[1]) > 0.5 * len(places[0])
+    said = [engine.probabilities(probe(engine)) for engine in engines]
+    for name, found in zip(rates, said, strict=True):
+        alone = open_run(RunDir(tmp_path / name)).engine
+        assert np.array_equal(found, alone.probabilities(probe(alone)))
+    assert not np.array_equal(*said)
+
+
+def probe(engine: Any) -> list[Rendered]:
+    """A text's ids and the label's number behind them, as ``tasks/classify.py`` writes a row."""
+    ids = np.array([2, 40, 41, 42, 43, 3, 0], dtype=np.int32)
+    return [Rendered(ids, np.arange(7) == 6, Origin("probe", 1, 0))]
 
 
 def test_a_changed_base_is_refused_before_any_weight_is_read(tiny_run: Path, tmp_path: Path) -> None:

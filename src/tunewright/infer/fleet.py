@@ -22,6 +22,7 @@ from tunewright.errors import BaseModelError, RunError
 from tunewright.infer.engines import frozen_generation
 from tunewright.infer.live import Card, Gives, LiveEngine, Served
 from tunewright.infer.open import Told, open_run, read_run, saved_codec, saved_generation
+from tunewright.infer.pool import Pool
 from tunewright.model import source
 from tunewright.model.source import Base, read_config
 from tunewright.recipe.schema import Recipe
@@ -68,7 +69,9 @@ class RunFleet:
         self._members: dict[str, _Member] = {}
         self._bases: dict[tuple[str, str], LiveEngine] = {}  # by the base's hash and precision
         self._own: list[LiveEngine] = []
+        self._precisions: dict[str, str] = {}  # what the runs on a base want it in, by the base's hash
         self._opening = threading.Lock()
+        self._pool = Pool()
 
     def add_run(self, run: RunDir) -> None:
         """Raises RunError or BaseModelError for a run that cannot be served; no weight is read yet."""
@@ -81,6 +84,8 @@ class RunFleet:
             )  # fmt: skip
         created = int(run.file(rundir.MANIFEST).stat().st_mtime)
         card = Card(name, created, base_name(told.recipe.base), GIVES[told.task.gives], str(run), self.engines.name)
+        if card.gives == "answers" and told.is_adapter:
+            self._precisions.setdefault(told.base.sha256, str(told.recipe.train.precision))
         opener = self._open_writer if card.gives == "answers" else self._open_other
         self._members[name] = _Member(card, told.recipe.base, functools.partial(opener, card, told, run))
 
@@ -132,6 +137,8 @@ class RunFleet:
 
     def _open_other(self, card: Card, told: Told, run: RunDir) -> Served:
         opened = open_run(run)
+        if told.is_adapter:  # what it trained is little beside what it stands on
+            self._pool.share(opened.engine.model, told.base.sha256)
         return Served(
             card.name, card.created, card.base, card.gives, opened.codec, opened.engine, labels=told.labels,
             opened=opened,
@@ -154,12 +161,12 @@ class RunFleet:
         )  # fmt: skip
 
     def _of_base(self, base: Base, precision: str | None) -> LiveEngine:
-        """precision: None takes the one that the base is in memory with."""
+        """precision: None takes what the runs on this base want, so that it is in memory once."""
+        wanted = precision or self._precisions.get(base.sha256)
+        key = (base.sha256, wanted or "auto")
         with self._opening:
-            have = [kind for sha256, kind in self._bases if sha256 == base.sha256]
-            key = (base.sha256, precision or (have[0] if have else "auto"))
             if key not in self._bases:
-                self._bases[key] = self.engines.of_base(base, precision)
+                self._bases[key] = self.engines.of_base(base, wanted)
             return self._bases[key]
 
 
