@@ -163,3 +163,15 @@ def pair_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.predicting import train_pairs
 
     return train_pairs(tmp_path_factory.mktemp("pairs"))
+
+
+@pytest.fixture
+def fewer_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A third of the bundled prompts that a base answers before it is trained. The general questions are all asked."""
+    from tunewright.evaluate import questions, retention
+    from tunewright.train import replay
+
+    (reported, watched), general = questions.prompts(), replay.prompts()
+    for module in (questions, retention):
+        monkeypatch.setattr(module, "prompts", lambda: (reported[::3], watched[::3]))
+    monkeypatch.setattr(replay, "prompts", lambda: general[::3])

@@ -10,6 +10,7 @@ from benchmarks.recipes import RECIPES, recipes, run
 from tests.predicting import write_t5
 
 from tunewright.cli.main import VERBS
+from tunewright.evaluate import questions
 from tunewright.model.source import fetch
 from tunewright.recipe.load import load
 from tunewright.settings import settings
@@ -22,7 +23,9 @@ WANTED = {
 
 # A test has less time than a person: fewer epochs or answers show as well whether a recipe teaches anything.
 SHORTER = {
-    "medical-reasoning": ["evaluate.rows=6"],
+    "medical-reasoning": [
+        "evaluate.rows=6", "evaluate.max_new_tokens=128", "train.epochs=2", "train.batch_size=2", "retain=off"
+    ],
     "pretrain": ["train.epochs=2"],
 }
 
@@ -55,8 +58,10 @@ def test_it_opens_with_the_two_commands_and_names_a_larger_base(name: str) -> No
 
 
 @pytest.fixture
-def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The person's own bases, but not their last run."""
+def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fewer_prompts: None) -> None:
+    """The person's own bases, but not their last run; and few general questions, since nothing here is about them."""
+    asked = questions.questions()
+    monkeypatch.setattr(questions, "questions", lambda: asked[::10])
     for base in ("smollm2-135m-instruct", "minilm-l6"):
         fetch(base)
     (tmp_path / "cache").mkdir()
