@@ -121,6 +121,10 @@ def test_narrower_packings_are_smaller_and_the_file_is_no_larger_than_foreseen(t
     model = made(tmp_path, "llama")
     sizes = {kind: sum(tensor.bytes for tensor in gguf_model.tensors(model, kind)) for kind in gguf_model.PACKINGS}
     assert sizes["q4_0"] < sizes["q4_1"] < sizes["q5_0"] < sizes["q8_0"] < 0.6 * sizes["f16"]
+    wide = {tensor.name for tensor in gguf_model.tensors(model, "q4_0") if tensor.packing.name == "Q8_0"}
+    assert {name.replace("blk.0.", "") for name in wide if "blk.1" not in name} == {
+        "token_embd.weight", "output.weight", "attn_v.weight", "ffn_down.weight"
+    }  # fmt: skip
     parameters = sum(weight.numel() for weight in model.parameters())
     for kind in ("f16", "q8_0"):  # of so small a model the embedding is most of it
         assert sizes[kind] < gguf_model.parameter_bytes(parameters, kind)
