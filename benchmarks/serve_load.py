@@ -238,7 +238,7 @@ def llama(given: argparse.Namespace, tokenizer: Tokenizer) -> None:
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         run = (given.runs or two_runs(given.base, folder))[0]
-        subprocess.run([bin_path("tunewright"), "export", run, "--to", "gguf", "--type", "q4_1"], check=True)
+        subprocess.run([bin_path("tunewright"), "export", run, "--to", "gguf", "--type", "q4_0"], check=True)
         [file] = (Path(run) / "export" / "gguf").glob("*.gguf")
         port = free_port()
         ours = [bin_path("tunewright"), "serve", run, "--engine", "llama.cpp", "--port", str(port)]
