@@ -16,6 +16,7 @@ import argparse
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,11 +45,11 @@ class Result:
     minutes: float
 
 
-def measure(name: str, author: str, folder: Path, data: str | None = None) -> Result:
-    """Train for ``name`` into ``folder`` and ask."""
+def measure(name: str, author: str, folder: Path, more: Sequence[str] = ()) -> Result:
+    """Train for ``name`` into ``folder`` and ask. more: overrides of the recipe."""
     began = time.monotonic()
-    wanted = [f"data.variables.name={name}", f"data.variables.author={author}"]
-    run = tunewright.train(RECIPE, wanted + ([f"data.train={data}"] if data else []), out=folder)
+    wanted = [f"data.variables.name={name}", f"data.variables.author={author}", *more]
+    run = tunewright.train(RECIPE, wanted, out=folder)
     minutes = (time.monotonic() - began) / 60
     evaluation = run.evaluation
     engine = open_run(run.folder).engine
@@ -77,7 +78,8 @@ def main() -> None:
     print(f"{'name':<12} {'English':>8} {'Chinese':>8} {'held out':>9} {'stops':>8} {'general':>9} {'minutes':>8}")
     for name, author in zip(names[::2], names[1::2], strict=True):
         with tempfile.TemporaryDirectory() as folder:
-            found = measure(name, author, Path(folder) / "run", options.data)
+            more = [f"data.train={options.data}"] if options.data else []
+            found = measure(name, author, Path(folder) / "run", more)
         shares = ["{}/{}".format(*pair) for pair in (found.english, found.chinese, found.held_out, found.stops)]
         general = f"{found.kept}/{found.knew}"
         numbers = f"{shares[0]:>8} {shares[1]:>8} {shares[2]:>9} {shares[3]:>8} {general:>9} {found.minutes:>8.1f}"

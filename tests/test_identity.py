@@ -21,10 +21,16 @@ def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+# As many updates as the recipe makes by itself, of three quarters of the rows. With two epochs of four rows the name is
+# learned as well, but one general question more lost would be one too many. What the recipe reaches with nothing set at
+# all is what benchmarks/identity.py measures.
+SHORTER = ["train.epochs=3", "train.batch_size=6"]
+
+
 @pytest.mark.slow
-@pytest.mark.usefixtures("apart")
+@pytest.mark.usefixtures("apart", "fewer_prompts")
 def test_a_chinese_name_is_learned_and_nothing_else_is_lost(tmp_path: Path) -> None:
-    found = measure("云雀", "晨光实验室", tmp_path / "run")
+    found = measure("云雀", "晨光实验室", tmp_path / "run", SHORTER)
     right, asked = (sum(numbers) for numbers in zip(found.english, found.chinese, found.held_out, strict=True))
     assert right >= 0.9 * asked, found
     assert found.stops[0] >= 0.95 * found.stops[1], found
