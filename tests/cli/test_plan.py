@@ -12,7 +12,7 @@ import pytest
 from tests.tiny import quick
 
 from tunewright.cli.main import main
-from tunewright.train import run as story
+from tunewright.train import learner
 
 
 def plan(base: Path, capsys: pytest.CaptureFixture[str], *more: str) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def test_no_weight_is_read(
 
 def test_loading_is_not_called(home: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str],
                                monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
-    monkeypatch.setattr(story, "load", lambda *_what: pytest.fail("weights were loaded"))
+    monkeypatch.setattr(learner, "load", lambda *_what: pytest.fail("weights were loaded"))
     assert plan(tiny_base, capsys)["tokens"] > 0
 
 

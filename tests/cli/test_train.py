@@ -25,7 +25,9 @@ def test_the_result_is_on_standard_output_and_the_way_on_standard_error(home: Pa
     assert done.returncode == 0, done.stderr
     verdict = json.loads((home / "run" / rundir.EVALUATION).read_text())["verdict"]
     lines = done.stdout.splitlines()
-    assert lines[0] == verdict and lines[-1].endswith('tunewright chat -m "…" --compare')
+    assert lines[0] == verdict and 'Ask:     tunewright chat -m "…" --compare' in lines
+    assert "curl http://127.0.0.1:8000/v1/chat/completions" in done.stdout and '{"model": "run", ' in done.stdout
+    compile(done.stdout[done.stdout.index("from openai import OpenAI") :], "printed", "exec")
     for text in ("Base:", "Data:", "Chosen:", "trainable params:"):
         assert text in done.stderr
     assert "Warning" not in done.stderr and "Traceback" not in done.stderr
