@@ -37,6 +37,7 @@ LOSS_CURVE = "loss_curve.png"
 CONFUSION = "confusion.png"
 REPORT = "report.html"
 VERIFY = "verify.json"
+EXPORT = "export"
 
 FILES: dict[str, str] = {
     RECIPE: "the complete recipe, each value with its source as a comment; training it again gives the same run",
@@ -56,6 +57,7 @@ FILES: dict[str, str] = {
     CONFUSION: "which labels the tuned model takes for which, as a picture (only where labels are chosen)",
     REPORT: "all of it on one self-contained page",
     VERIFY: "what `tunewright verify` proved last: each proof with its outcome and numbers (only after that verb)",
+    EXPORT: "one folder a form: what `tunewright export` wrote, with what was compared (only after that verb)",
 }
 
 

@@ -34,7 +34,7 @@ def test_the_result_is_on_standard_output_and_the_way_on_standard_error(home: Pa
     log = (home / "run" / rundir.LOG).read_text()
     assert "trainable params:" in log and "Chosen:" in log
     written = {p.name for p in (home / "run").iterdir()}
-    assert written == set(rundir.FILES) - {rundir.MODEL, rundir.CONFUSION, rundir.VERIFY} | {".lock"}
+    assert written == set(rundir.FILES) - {rundir.MODEL, rundir.CONFUSION, rundir.VERIFY, rundir.EXPORT} | {".lock"}
 
 
 def test_json_for_programs(home: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]) -> None:

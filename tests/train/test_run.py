@@ -33,7 +33,7 @@ def read(run: Path, name: str) -> Any:
 
 def test_every_promised_file_is_there_and_no_other(tiny_run: Path) -> None:
     there = {path.name for path in tiny_run.iterdir()}
-    assert there == set(rundir.FILES) - {rundir.MODEL, rundir.CONFUSION, rundir.VERIFY} | {".lock"}
+    assert there == set(rundir.FILES) - {rundir.MODEL, rundir.CONFUSION, rundir.VERIFY, rundir.EXPORT} | {".lock"}
 
 
 def test_nothing_half_written_is_left(tiny_run: Path) -> None:

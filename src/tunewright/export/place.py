@@ -13,6 +13,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from tunewright import rundir
 from tunewright.errors import ResourceError, RunError
 from tunewright.model.adapter import DISK_FULL
 from tunewright.report import values
@@ -20,14 +21,13 @@ from tunewright.rundir import RunDir
 from tunewright.text import _
 
 RECORD = "export.json"  # by which an export of ours is known
-FOLDERS = "export"  # in the run's folder
 SHORT = re.compile(r"\d+ requested and \d+ written")  # numpy's words for a disk that took less; it gives no number
 SPARE = 1.02  # of what is written: indexes, README and the blocks of a file system
 
 
 def chosen(run: RunDir, form: str, out: str | os.PathLike[str] | None, force: bool) -> Path:
     """The folder, looked at before anything is loaded. Raises RunError for one that holds something else."""
-    folder = Path(out) if out is not None else run.file(FOLDERS) / form
+    folder = Path(out) if out is not None else run.file(rundir.EXPORT) / form
     if not folder.exists() and not folder.is_symlink():
         return folder
     what = None
