@@ -41,7 +41,7 @@ class Sampler:
         return token
 
 
-def choose(row: torch.Tensor, temperature: float, top_p: float, generator: torch.Generator | None) -> int:
+def choose(row: torch.Tensor, temperature: float, top_p: float, generator: torch.Generator | None = None) -> int:
     """(V,) -> the next token: the likeliest at temperature 0, else drawn from the nucleus of mass ``top_p``."""
     if temperature == 0:
         return int(row.argmax())

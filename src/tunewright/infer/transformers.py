@@ -14,6 +14,7 @@ from tunewright.example import Rendered
 from tunewright.infer.batch import in_order, padded, until_stop
 from tunewright.infer.choices import likelihoods
 from tunewright.infer.engine import Choices, Generation, Progress, Score
+from tunewright.infer.sampling import choose
 from tunewright.infer.scores import scores
 from tunewright.model.adapter import Model
 from tunewright.model.forward import HiddenStates, causal_model
@@ -59,7 +60,7 @@ class TransformersEngine:
         for _step in range(max_new_tokens):
             out = self.model(input_ids=ids, past_key_values=past, use_cache=True, logits_to_keep=1)
             past = out.past_key_values
-            token = _choose(out.logits[0, -1].float(), temperature, top_p)
+            token = choose(out.logits[0, -1].float(), temperature, top_p)
             if token in self.stops:
                 break
             done.append(token)
@@ -124,12 +125,3 @@ def _groups(lengths: Sequence[int], new: int) -> Iterator[list[int]]:
     for group in micro_batches([length + new for length in lengths], BATCH_TOKENS):
         for start in range(0, len(group), BATCH):
             yield group[start : start + BATCH]
-
-
-def _choose(logits: torch.Tensor, temperature: float, top_p: float) -> int:
-    """(V,) -> the next token: the likeliest at temperature 0, else drawn from the nucleus of mass ``top_p``."""
-    if temperature == 0:
-        return int(logits.argmax())
-    chances, order = (logits / temperature).softmax(0).sort(descending=True)
-    keep = int((chances.cumsum(0) - chances < top_p).sum())
-    return int(order[torch.multinomial(chances[: max(1, keep)], 1)])
