@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from tests.encoders import write_encoder
+from tests.mended import lent, trained_home
 from tests.predicting import _trained, labelled, write_rows, write_t5
-from tests.tiny import quick, write_chats
 
 from tunewright import api
-
-PARTS = ("base", "run", "town.jsonl")
 
 needs_llama_cpp = pytest.mark.skipif(
     importlib.util.find_spec("llama_cpp") is None, reason="needs llama-cpp-python, which the extra llama-cpp brings"
@@ -23,28 +20,14 @@ needs_llama_cpp = pytest.mark.skipif(
 
 @pytest.fixture(scope="session")
 def exported_home(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("exported")
-    base = Path(shutil.copytree(tiny_base, home / "base"))
-    write_chats(home / "town.jsonl")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(home)
-        patch.setenv("TUNEWRIGHT_CACHE", str(home / "cache"))
-        words = ["train.epochs=12", "evaluate.rows=4", "evaluate.max_new_tokens=16", "data.system=Be brief."]
-        api.train("town.jsonl", quick(base, *words), out="run")
-    for part in PARTS:
-        _copy(home / part, home / "kept" / part)
-    return home
+    words = ["train.epochs=12", "evaluate.rows=4", "evaluate.max_new_tokens=16", "data.system=Be brief."]
+    return trained_home(tmp_path_factory.mktemp("exported"), tiny_base, words)
 
 
 @pytest.fixture
 def town(exported_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Work in the home of ``run``, ``base`` and ``town.jsonl``, with no hash remembered from another test."""
-    monkeypatch.chdir(exported_home)
-    monkeypatch.setenv("TUNEWRIGHT_CACHE", str(exported_home / "cache"))
-    (exported_home / "cache" / "hashes.json").unlink(missing_ok=True)
-    yield exported_home
-    for part in PARTS:
-        _copy(exported_home / "kept" / part, exported_home / part)
+    yield from lent(exported_home, monkeypatch)
 
 
 @pytest.fixture(scope="session")
@@ -98,12 +81,3 @@ def left_behind(folder: Path) -> list[str]:
     """Whatever an export wrote below ``folder``."""
     names = (str(path.relative_to(folder)) for path in folder.rglob("*"))
     return sorted(name for name in names if "export" in name)
-
-
-def _copy(source: Path, target: Path) -> None:
-    if target.is_dir():
-        shutil.rmtree(target)
-    target.parent.mkdir(exist_ok=True)
-    shutil.copytree(source, target) if source.is_dir() else shutil.copy2(source, target)
-
-

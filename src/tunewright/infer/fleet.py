@@ -14,16 +14,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from tunewright import rundir
 from tunewright.data.template import ChatTemplate
 from tunewright.errors import BaseModelError, RunError
+from tunewright.infer.embeddings import open_encoder
 from tunewright.infer.engines import frozen_generation
 from tunewright.infer.live import Card, Gives, LiveEngine, Served
-from tunewright.infer.open import Told, open_run, read_run, saved_codec, saved_generation
+from tunewright.infer.open import Told, open_told, read_run, saved_codec, saved_generation
 from tunewright.infer.pool import Pool
 from tunewright.model import source
+from tunewright.model.load import writes_text
 from tunewright.model.source import Base, read_config
 from tunewright.recipe.schema import Recipe
 from tunewright.rundir import RunDir
@@ -42,10 +44,6 @@ class Engines(Protocol):
 
     def of_run(self, run: RunDir, told: Told) -> LiveEngine | None:
         """A run's own engine; None if it is answered by its base's, with its adapter."""
-        ...
-
-    def encoder(self, base: Base) -> Any:
-        """What turns texts into vectors."""
         ...
 
 
@@ -92,7 +90,7 @@ class RunFleet:
     def add_base(self, base: str) -> None:
         """A base as it is; one that only reads is asked for vectors. Raises BaseModelError."""
         found = source.fetch(base)
-        gives: Gives = "answers" if _writes(found.folder) else "vectors"
+        gives: Gives = "answers" if writes_text(read_config(found.folder)) else "vectors"
         name = base_name(base)
         if name in self._members:
             return
@@ -136,7 +134,7 @@ class RunFleet:
         )  # fmt: skip
 
     def _open_other(self, card: Card, told: Told, run: RunDir) -> Served:
-        opened = open_run(run)
+        opened = open_told(told)
         if told.is_adapter:  # what it trained is little beside what it stands on
             self._pool.share(opened.engine.model, told.base.sha256)
         return Served(
@@ -146,7 +144,7 @@ class RunFleet:
 
     def _open_base(self, card: Card, base: Base) -> Served:
         if card.gives == "vectors":
-            encoder = self.engines.encoder(base)
+            encoder = open_encoder(base)
             return Served(card.name, card.created, card.base, "vectors", encoder.codec, encoder)
         task = TASKS["chat"]
         try:
@@ -174,9 +172,3 @@ def base_name(base: str) -> str:
     """What clients call a base: as a recipe says it, but for a path its last part."""
     path = Path(base).expanduser()
     return path.resolve().name if path.exists() else base
-
-
-def _writes(folder: Path) -> bool:
-    """Whether a base writes text, rather than only reading it."""
-    named = [str(a) for a in read_config(folder).get("architectures") or []]
-    return not named or any("CausalLM" in a or "LMHead" in a or "Conditional" in a for a in named)

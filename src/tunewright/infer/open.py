@@ -76,7 +76,11 @@ def read_run(run: RunDir) -> Told:
 
 def open_run(run: RunDir, tuned: bool = True) -> Opened:
     """The run's model; ``tuned=False`` gives its base, asked in the same way. Raises RunError, BaseModelError."""
-    told = read_run(run)
+    return open_told(read_run(run), tuned)
+
+
+def open_told(told: Told, tuned: bool = True) -> Opened:
+    """The same, of a folder that was read already."""
     recipe, task, labels = told.recipe, told.task, told.labels
     assert recipe.train.precision != "auto"
     model: Any = load(told.base, recipe.train.precision, head=task.head, labels=labels_of(recipe, labels))

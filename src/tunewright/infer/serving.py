@@ -12,7 +12,6 @@ import torch
 
 from tunewright.errors import BaseModelError
 from tunewright.infer.continuous import ContinuousEngine, bytes_a_token
-from tunewright.infer.embeddings import TextEncoder, open_encoder
 from tunewright.infer.fleet import Engines, RunFleet
 from tunewright.infer.grammar import Grammars
 from tunewright.infer.live import LiveEngine
@@ -77,9 +76,6 @@ class Transformers:
         model = load(told.base, self._kind(told.recipe.train.precision))
         return self._engine(told.base, adapter.load_run(model, told.folder))
 
-    def encoder(self, base: Base) -> TextEncoder:
-        return open_encoder(base)
-
     def _kind(self, precision: str | None) -> Any:
         return precision or ("bf16" if fast_bf16()[0] else "fp32")
 
@@ -107,9 +103,6 @@ class LlamaCpp:
     def of_run(self, run: RunDir, told: Told) -> LiveEngine | None:
         return self._engine(self.files.get(str(run)), told.base)
 
-    def encoder(self, base: Base) -> Any:
-        return Transformers(self.options).encoder(base)
-
     def _engine(self, file: Path | None, base: Base) -> LiveEngine:
         if file is None:
             raise BaseModelError(
@@ -133,9 +126,6 @@ class Vllm:
 
     def of_run(self, run: RunDir, told: Told) -> LiveEngine | None:
         return None if told.is_adapter else self._engine(told.base, told.folder, told.recipe.train.precision, 0)
-
-    def encoder(self, base: Base) -> Any:
-        return Transformers(self.options).encoder(base)
 
     def _engine(self, base: Base, folder: Path, precision: str | None, rank: int) -> LiveEngine:
         kind = {"fp32": "float32", "bf16": "bfloat16"}.get(precision or "", "auto")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -128,8 +128,7 @@ def require_decoder(folder: Path, name: str) -> None:
     """Raises BaseModelError unless config.json describes a model that writes text from left to right."""
     config = read_config(folder)
     architectures = [str(a) for a in config.get("architectures") or []]
-    writes = not architectures or any("CausalLM" in a or "LMHead" in a or "Conditional" in a for a in architectures)
-    if writes and not config.get("is_encoder_decoder"):
+    if writes_text(config) and not config.get("is_encoder_decoder"):
         return
     kind = _("reads a text and writes another (encoder-decoder)") if config.get("is_encoder_decoder") else _(
         "only reads text and writes none"
@@ -138,6 +137,12 @@ def require_decoder(folder: Path, name: str) -> None:
         _("{name} cannot chat: {architecture} {kind}", name=name, architecture=", ".join(architectures), kind=kind),
         where=str(folder / "config.json"), do=_("these would do: {names}", names=", ".join(suited("chat"))),
     )  # fmt: skip
+
+
+def writes_text(config: Mapping[str, Any]) -> bool:
+    """Whether config.json names a model that writes text, with or without an encoder, rather than only reading it."""
+    named = [str(a) for a in config.get("architectures") or []]
+    return not named or any("CausalLM" in a or "LMHead" in a or "Conditional" in a for a in named)
 
 
 @contextlib.contextmanager
