@@ -247,6 +247,22 @@ def test_what_went_wrong_elsewhere_is_told_however_long_that_takes(way: str, wha
     assert process.returncode != 0 and said.count(what) == 1, said
 
 
+LEFT = """
+import atexit
+import torch.distributed as dist
+atexit.register(lambda: print("still joined" if dist.is_initialized() else "left"))
+from tunewright.train.ranks import join
+join()
+"""
+
+
+def test_the_others_are_left_before_the_interpreter_ends(tmp_path: Path) -> None:
+    # A thread of the network that outlives it aborts the process (in 3 of 50 ends), and the launcher ends all with it.
+    script = tmp_path / "left.py"
+    script.write_text(LEFT, encoding="utf-8")
+    assert ended(together(script, cwd=tmp_path)).split() == ["left", "left"]
+
+
 @pytest.mark.parametrize("data", ["nowhere.jsonl", "broken.jsonl"])
 def test_an_error_is_told_once_and_nobody_waits_for_ever(data: str, home: Path, tiny_base: Path) -> None:
     (home / "broken.jsonl").write_text('{"instruction": "a", "output": "{{name}}"}\n' * 12)

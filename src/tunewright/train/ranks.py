@@ -8,6 +8,7 @@ left to do together is little and stands in this file.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -167,6 +168,13 @@ def join() -> Ranks:
     return _joined
 
 
+def _leave() -> None:
+    """The network's threads end before the interpreter does: one that still lets go of a tensor then would abort this
+    process, and with it a launcher would end all the others."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def _meet(place: Launched) -> Ranks:
     """Words between processes go over the network of the CPU; gradients on GPUs over the GPUs' own."""
     if place.sharded:
@@ -178,6 +186,7 @@ def _meet(place: Launched) -> Ranks:
     dist.init_process_group(
         "gloo", init_method="env://", rank=place.number, world_size=place.count, timeout=PATIENCE
     )  # fmt: skip
+    atexit.register(_leave)
     ranks = Ranks(place.number, place.count)
     gpus = ranks.each(torch.cuda.is_available)
     if any(gpus) and not all(gpus):
