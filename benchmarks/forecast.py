@@ -43,13 +43,11 @@ def one(method: str, data: Path, steps: int, base: str) -> dict[str, Any]:
     before_torch()
     import torch
 
-    from tunewright.infer.engines import frozen_generation
-    from tunewright.model import adapter
-    from tunewright.model.load import load as load_base
     from tunewright.recipe.load import load
     from tunewright.rundir import RunDir
     from tunewright.train import run as story
     from tunewright.train.events import Listener
+    from tunewright.train.learner import Learner
     from tunewright.train.ready import get_ready
     from tunewright.train.rehearse import Peak
 
@@ -66,10 +64,10 @@ def one(method: str, data: Path, steps: int, base: str) -> dict[str, Any]:
         ready = get_ready(load(str(data), keys), Listener())
         run = RunDir(folder)
         story._open(run, ready)
-        model = adapter.prepare(load_base(ready.base, ready.recipe.train.precision), ready.recipe)
-        generation = frozen_generation(ready.task, ready.base, ready.prepared.codec)
+        learner = Learner(ready)
+        learner.adapt()
         story._fit(
-            model, story._steps(ready, []), run, ready, generation, None, None, Clock(),
+            learner, story._steps(ready, []), run, None, None, Clock(),
             rehearsal=lambda trainer, measure: story._rehearse(trainer, measure, ready, None, Listener()),
         )  # fmt: skip
         plan = json.loads((Path(folder) / "plan.json").read_text())

@@ -28,13 +28,17 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from safetensors.torch import load_file, save_file
+from tunewright.settings import before_torch
 
-import tunewright
-from tunewright.example import Rendered
-from tunewright.model import loss
-from tunewright.train import again, choose, replay
-from tunewright.train.events import Listener
+before_torch()  # safetensors.torch imports it
+
+from safetensors.torch import load_file, save_file  # noqa: E402
+
+import tunewright  # noqa: E402
+from tunewright.example import Rendered  # noqa: E402
+from tunewright.model import loss  # noqa: E402
+from tunewright.train import again, choose, replay  # noqa: E402
+from tunewright.train.events import Listener  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 TASKS = ("identity", "medical", "reviews")
