@@ -148,6 +148,8 @@ def measure(base: str, task: str, way: str, data: Path, folder: Path) -> dict[st
         "loss": evaluation["after"]["loss"]["value"],
         "asked": general["asked"], "knew": general["before"], "kept": general["kept"], "after": general["after"],
         "divergence": general["divergence"]["value"],
+        "sure_before": general["probability"]["before"]["value"],
+        "sure": general["probability"]["after"]["value"],
     }  # fmt: skip
 
 

@@ -124,6 +124,22 @@ def test_what_was_kept_lost_and_gained_is_counted_in_each_category() -> None:
     assert found["kept_share"]["low"] < 28 / 30 < found["kept_share"]["high"]
 
 
+def test_near_ties_that_turn_are_told_from_what_is_forgotten() -> None:
+    """Five questions in each case lose their right answer: by a breath, and altogether."""
+    base = retained([True] * 40)
+    turned = tuple((-1.0, -1.0 + 1e-3 * (1 if n < 5 else -1), -9.0, -9.0) for n in range(40))
+    even = kept.Retained(base.asked, ((-1.0, -1.0 - 1e-3, -9.0, -9.0),) * 40, base.held, base.moved, base.said)
+    by_a_breath = kept.compare(even, kept.Retained(base.asked, turned, base.held, base.moved, base.said))
+    forgotten = kept.compare(base, retained([False] * 5 + [True] * 35))
+    assert by_a_breath["kept"] == forgotten["kept"] == 35
+    assert abs(by_a_breath["probability"]["difference"]["value"]) < 1e-3
+    change = forgotten["probability"]["difference"]
+    wanted = 5 / 40 * (math.exp(-2) - math.exp(-1)) / sum(map(math.exp, (-1, -2, -3, -4)))
+    assert change["value"] == pytest.approx(wanted, abs=1e-6) and change["high"] < 0 and change["p"] < 0.05
+    assert kept.sure_line(forgotten).startswith("among its four answers the right one has 64.4 % before and 59.3 %")
+    assert kept.sure_line({}) == ""
+
+
 def test_the_divergence_has_an_interval_and_ten_answers_stand_side_by_side() -> None:
     found = kept.compare(retained([True] * 4), retained([True] * 4, moved=0.5, said="Other."))
     far = found["divergence"]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tunewright.evaluate.metrics import Estimate, ratio, share, share_change
+from tunewright.evaluate.metrics import Estimate, mean, mean_change, ratio, share, share_change
 from tunewright.evaluate.questions import Asked, Question, prompts
 from tunewright.infer.engine import Generation
 from tunewright.text import _
@@ -48,6 +48,23 @@ class Retained:
     def right(self) -> list[bool]:
         return [option == 0 for option in self.chosen]
 
+    @property
+    def sure(self) -> list[float]:
+        """The right answer's probability among the four, of each question. Where two answers are nearly as likely, a
+        breath decides which is the likelier; this hardly moves then, so that chance is not taken for forgetting."""
+        return [_probability(row) for row in self.scores]
+
+
+def _probability(scores: Sequence[float]) -> float:
+    """Of the first of answers with these log-likelihoods; NaN where one of them is."""
+    if any(map(math.isnan, scores)):
+        return math.nan
+    most = max(scores)
+    if math.isinf(most):
+        return 1 / len(scores)
+    odds = [math.exp(score - most) for score in scores]
+    return odds[0] / sum(odds)
+
 
 def shares(before: Retained, after: Retained) -> tuple[Estimate, Estimate, Estimate]:
     """Of the questions, which share was right: before, after, and the change."""
@@ -74,6 +91,11 @@ def compare(before: Retained, after: Retained, seed: int = 0) -> dict[str, Any]:
         "near_chance": knows_little(share(first)),
         "lost": [question.text for question, was, now in pairs if was and not now],
         "gained": [question.text for question, was, now in pairs if now and not was],
+        "probability": {
+            "before": mean(before.sure, seed).as_dict(),
+            "after": mean(after.sure, seed).as_dict(),
+            "difference": mean_change(before.sure, after.sure, seed).as_dict(),
+        },
         "categories": _categories(pairs),
         "divergence": ratio(after.moved, tokens, seed).as_dict() | {"tokens": int(sum(tokens))},
         "watched_divergence": round(after.watched_moved, 6) if math.isfinite(after.watched_moved) else None,
@@ -129,6 +151,18 @@ def known_line(general: dict[str, Any]) -> str:
         return _("this base knows little of these: {knew} of {n} right, where guessing gives {guessed}",
                  **values, guessed=guessed)  # fmt: skip
     return _("kept {kept} of {knew} that the base knew", **values)
+
+
+def sure_line(general: dict[str, Any]) -> str:
+    """How likely the right answers are before and after; empty where it was not measured."""
+    found = general.get("probability") or {}
+    change = found.get("difference") or {}
+    if change.get("value") is None:
+        return ""
+    before, after = (f"{100 * found[side]['value']:.1f}" for side in ("before", "after"))
+    points, low, high = (f"{100 * change[name]:+.1f}".replace("-", "−") for name in ("value", "low", "high"))
+    return _("among its four answers the right one has {before} % before and {after} % after: {points} points "
+             "({low}…{high})", before=before, after=after, points=points, low=low, high=high)  # fmt: skip
 
 
 def moved_line(general: dict[str, Any]) -> str:

@@ -284,10 +284,10 @@ def _cast_bytes(facts: ModelFacts, recipe: Recipe, precision: Precision) -> int:
 
 
 def _own_head_bytes(facts: ModelFacts, recipe: Recipe, outputs: int, width: int) -> int:
-    """An output matrix that is trained stands beside the base's, a copy to multiply with, and its gradient."""
+    """An output matrix that is trained stands beside the base's, its gradient and, in bf16, a copy to multiply with."""
     if recipe.train.method != "full":
         return 0
-    return outputs * facts.hidden * (4 + width + 4)
+    return outputs * facts.hidden * (4 + 4 + (width if width == 2 else 0))
 
 
 def _quick_bytes(facts: ModelFacts, recipe: Recipe, width: int, longest: int) -> int:

@@ -83,6 +83,7 @@ def _retention(run: RunDir, evaluation: dict[str, Any]) -> dict[str, Any]:
     return {
         "general": general,
         "known": kept.known_line(general),
+        "sure": kept.sure_line(general),
         "moved": kept.moved_line(general),
         "lost": [row for row, was, now in rows if was and not now],
         "gained": [row for row, was, now in rows if now and not was],
