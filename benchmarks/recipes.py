@@ -3,7 +3,8 @@
     python benchmarks/recipes.py [NAME ...]                          # all of recipes/ by default
     python benchmarks/recipes.py translate --base translate=FOLDER   # another base than the recipe names
 
-The table of docs/recipes.md is what this prints. ``--base`` is for bases of the hub that lie in a folder already.
+The table of docs/recipes.md is what this prints. ``--base`` is for bases of the hub that lie in a folder already. Where
+the hub is not reached, `t5_shape.py` writes a base whose minutes, and nothing else, stand for instruct-seq2seq's.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The way of the tutorials and ours, on the same rows, side by side: speed, memory and what is held out.
 
-    python benchmarks/tutorials.py [KIND ...] [--rounds 2] [--scale 1.0]
+    python benchmarks/tutorials.py [KIND ...] [--rounds 2] [--scale 1.0] [--held 200]
 
 Kinds: review (a small encoder on imdb, as BERT and DistilBERT are taught), label_word (a causal model on
 rotten_tomatoes, as GPT-2 is), reasoning (chains of thought, as small R1 distillates are), translation (an
@@ -110,9 +110,9 @@ def run(script: str, job: Path, out: Path) -> dict[str, Any]:
     return dict(json.loads((out / "measured.json").read_text(encoding="utf-8")))
 
 
-def compare(kind: str, rounds: int, scale: float, folder: Path) -> None:
+def compare(kind: str, rounds: int, scale: float, most: int, folder: Path) -> None:
     rows, count, held_out, settings, ours = KINDS[kind]
-    sides = rows(max(8, round(count * scale)), held_out)
+    sides = rows(max(8, round(count * scale)), min(held_out, most))
     job = {"kind": kind, "seed": 0, "accumulation": 1, "targets": [], "ours": ours, **settings}
     if "/" not in job["base"]:
         job["base"] = str(fetch(job["base"]).folder)
@@ -144,13 +144,14 @@ def main() -> None:
     parser.add_argument("kinds", nargs="*", metavar="KIND")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--scale", type=float, default=1.0, help="of the training rows")
+    parser.add_argument("--held", type=int, default=200, help="held-out rows at the most; few show that all still runs")
     options = parser.parse_args()
     load = os.getloadavg()[0]
     if load > 0.5:
         print(f"note: other work keeps this machine busy (load {load:.1f}); look at the ratios, not at the speeds\n")
     with tempfile.TemporaryDirectory() as folder:
         for kind in options.kinds or KINDS:
-            compare(kind, options.rounds, options.scale, Path(folder))
+            compare(kind, options.rounds, options.scale, options.held, Path(folder))
 
 
 if __name__ == "__main__":

@@ -108,10 +108,14 @@ def test_a_file_of_somebody_else_is_not_touched(capsys: pytest.CaptureFixture[st
     assert "written over the rows" in capsys.readouterr().err and len(Path("new.jsonl").read_text().splitlines()) == 10
 
 
-@pytest.mark.parametrize("content", ["a river\nthe bridge\n", '{"text": "a river"}\n{"text": "the bridge"}\n'])
+@pytest.mark.parametrize(
+    ("content", "places"),
+    [("a river\nthe bridge\n", [1, 2]), ('{"text": "a river"}\n{"text": "the bridge"}\n', [1, 2]),
+     ('[\n  {\n    "text": "a river"\n  },\n  {\n    "text": "the bridge"\n  }\n]\n', [2, 5])],
+)  # fmt: skip
 @pytest.mark.usefixtures("home")
 def test_standard_input_to_standard_output(
-    content: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    content: str, places: list[int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = io.TextIOWrapper(io.BytesIO(content.encode()))
     monkeypatch.setattr(sys, "stdin", given)
@@ -121,8 +125,16 @@ def test_standard_input_to_standard_output(
     written.seek(0)
     got = lines(written.read())
     assert [(row["file"], row["line"], row["input"]["text"]) for row in got] == [
-        ("-", 1, "a river"), ("-", 2, "the bridge"),
+        ("-", places[0], "a river"), ("-", places[1], "the bridge"),
     ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("home")
+def test_two_texts_are_no_row_of_a_run_on_one(capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows(Path("pairs.jsonl"), [{"premise": "a river", "hypothesis": "a bridge"}])
+    assert main(["predict", "RUN", "pairs.jsonl", "-o", "out.jsonl"]) == 2
+    assert "two texts" in capsys.readouterr().err and not Path("out.jsonl").exists()
+    assert main(["predict", "RUN", "pairs.jsonl", "-o", "out.jsonl", "data.columns.text=premise"]) == 0
 
 
 @pytest.mark.usefixtures("home")

@@ -75,6 +75,17 @@ def test_a_conversation_ends_with_what_the_model_is_told_last() -> None:
     assert asked(fields, TURNS, system="Be brief.") == [("system", "Be brief."), *turns[:3]]
 
 
+def test_a_row_has_as_many_texts_as_the_run_was_trained_on() -> None:
+    one, two = {"text": "A."}, {"premise": "A.", "hypothesis": "B."}
+    for texts, fields in ((1, one), (2, two)):
+        assert len(asked(fields, Reading("labels", ("bad", "good"), texts=texts))) == texts
+    for texts, fields, said in ((2, one, "has one text"), (1, two, "has two texts")):
+        with pytest.raises(DataError, match=said) as caught:
+            asked(fields, Reading("labels", ("bad", "good"), texts=texts))
+        assert caught.value.where == "new.jsonl:1"
+    assert asked(two, Reading("labels", ("bad", "good"), texts=1), columns={"text": "premise"}) == [("user", "A.")]
+
+
 def test_what_is_wanted_is_put_aside_and_said() -> None:
     given = rows({"text": "A film.", "label": "good"})
     found = asking(given, Data(), LABELS)

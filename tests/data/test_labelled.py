@@ -213,6 +213,20 @@ def test_a_label_that_only_the_validation_has_is_named_with_its_near_match(tmp_p
     assert "did you mean 'good'" in message and "known are 'bad', 'good'" in message
 
 
+def test_validation_rows_have_as_many_texts_as_training_rows(tmp_path: Path) -> None:
+    pairs = [{"premise": row["text"], "hypothesis": "So.", "label": row["label"]} for row in sound()]
+    for train, other, said in ((pairs, sound(), "one text"), (sound(), pairs, "two texts")):
+        message = refused(tmp_path, train, validation=[put(tmp_path, other, "test.jsonl")])
+        assert said in message and "test.jsonl:1" in message and "data.columns.text" in message
+
+
+def test_unknown_columns_are_asked_for_as_text_and_label(tmp_path: Path) -> None:
+    rows = [{"mood": "x", "said": "y"} for _row in sound()]
+    for data in ({}, {"validation": [put(tmp_path, rows, "test.jsonl")]}):
+        message = refused(tmp_path, rows if not data else sound(), **data)
+        assert "mood, said" in message and "data.columns.label" in message and "conversations" not in message
+
+
 def test_a_label_is_never_filled_like_a_text(tmp_path: Path) -> None:
     rows = [{"text": "{{name}} is here", "label": "{{name}}"}]
     done = loaded(tmp_path, rows, variables={"name": "Wren"})

@@ -213,6 +213,12 @@ def test_only_duplicates_cannot_be_split(ready: Callable[..., Prepared]) -> None
         ready(some_rows(1) * 20)
 
 
+def test_rows_that_are_all_too_long_are_named_as_the_cause(ready: Callable[..., Prepared]) -> None:
+    with pytest.raises(DataError, match="20 more are longer than 8 tokens") as caught:
+        ready(some_rows(20), max_length=8, too_long="drop")
+    assert "D402" in str(caught.value) and "rows.jsonl:1" in (caught.value.where or "")
+
+
 def test_a_validation_file_that_overlaps_is_a_finding_with_its_rows(
     ready: Callable[..., Prepared], tmp_path: Path
 ) -> None:

@@ -58,6 +58,10 @@ def test_semicolons_separate_where_the_header_has_no_comma(tmp_path: Path) -> No
     assert rows(put(tmp_path, "a.csv", "q;a\nx, y;z\n"))[0][0] == {"q": "x, y", "a": "z"}
 
 
+def test_bars_separate_where_the_header_has_nothing_else(tmp_path: Path) -> None:
+    assert rows(put(tmp_path, "a.csv", 'q|a\nx, y; z|"a ""b"""\n'))[0][0] == {"q": "x, y; z", "a": 'a "b"'}
+
+
 def test_parquet_rows_have_numbers_and_no_lines(tmp_path: Path) -> None:
     pa = pytest.importorskip("pyarrow")
     import pyarrow.parquet as pq

@@ -30,6 +30,7 @@ def check(kind: str, value: str | None = None) -> Check:
         ("\\boxed{\\dfrac{1}{2}}", Fraction(1, 2)), ("\\boxed{1{,}234}", 1234), ("\\$12", 12), ("25 %", 25),
         ("**18**", 18), ("$18.", 18), ("18.00", 18), ("#### 7\n#### 8", 8), ("5/0", 0), ("1/2/3", Fraction(2, 3)),
         ("(-4)", -4), ("€-1.5", Fraction(-3, 2)), ("1,23", 23), ("٣", 3),
+        ("½ cup", Fraction(1, 2)), ("3½ hours", Fraction(7, 2)), ("1⁄4", Fraction(1, 4)),
     ],
 )
 def test_the_final_number_of_a_text(text: str, number: int | Fraction | None) -> None:

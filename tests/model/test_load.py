@@ -61,6 +61,12 @@ def test_translator_is_refused(tmp_path: Path) -> None:
         require_decoder(tmp_path, "t5")
 
 
+def test_a_refusal_speaks_of_the_task(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"architectures": ["BertModel"], "model_type": "bert"}')
+    with pytest.raises(BaseModelError, match="cannot go on with a text"):
+        require_decoder(tmp_path, "bert", "pretrain")
+
+
 def test_base_with_its_own_code_is_refused_and_not_run(tiny_base: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_base, tmp_path / "base"))
     config = json.loads((folder / "config.json").read_text())

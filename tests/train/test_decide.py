@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.encoders import write_encoder
 
-from tunewright.errors import RecipeError
+from tunewright.errors import BaseModelError, RecipeError
 from tunewright.recipe.load import load
 from tunewright.train.decide import decide, decide_head
+from tunewright.train.events import Listener
+from tunewright.train.ready import get_ready
 
 
 @pytest.fixture
@@ -69,3 +72,13 @@ def test_a_base_that_chats_answers_with_a_word_and_an_encoder_gets_a_head(
     (encoder / "config.json").write_text('{"architectures": ["BertModel"], "model_type": "bert"}', encoding="utf-8")
     chosen, reasons = decide_head(recipe, encoder)
     assert chosen.classify.head == "linear" and "only reads" in reasons["classify.head"]
+
+
+def test_a_guessed_task_is_named_where_the_base_cannot_learn_it(tmp_path: Path) -> None:
+    base = tmp_path / "encoder"
+    base.mkdir()
+    write_encoder(base)
+    (tmp_path / "odd.jsonl").write_text('{"mood": "glad", "said": "so"}\n', encoding="utf-8")
+    with pytest.raises(BaseModelError, match="cannot chat") as caught:
+        get_ready(load(tmp_path / "odd.jsonl", [f"base={base}"]), Listener())
+    assert "chat was chosen because of this: nothing else fits the columns: mood, said" in (caught.value.do or "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import sys
 import tempfile
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from tunewright.infer.predictions import Summary
 
 _COLUMN = "data.columns."
+_JSON = re.compile(rb"\{|\[\s*\{")  # how rows of JSON begin, one a line or as a list, in whatever layout
 
 
 @verb(next="tunewright predict reviews.csv -o labels.jsonl")
@@ -92,7 +94,7 @@ def _as_file(name: str) -> Iterator[Path]:
             shutil.copyfileobj(sys.stdin.buffer, file)
         with open(path, "rb") as file:
             start = file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")
-        yield path.rename(path.with_suffix(".jsonl" if start.startswith((b"{", b'[{"')) else ".txt"))
+        yield path.rename(path.with_suffix(".jsonl" if _JSON.match(start) else ".txt"))
 
 
 @contextlib.contextmanager

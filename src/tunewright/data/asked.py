@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tunewright.data.columns import found_names, only_one
+from tunewright.data.columns import found_names, only_one, require_texts
 from tunewright.data.formats import Reading, convert, fields_in
 from tunewright.data.labelled import PAIRS as TEXT_PAIRS
 from tunewright.data.labelled import choose_columns, convert_labelled, labelled_columns
@@ -54,7 +54,10 @@ class Asking:
             return []
         complete = [Row(row.fields | dict(self.wanted), row.origin) for row in rows]
         try:
-            return fill_all(self._converted(complete), self.data.variables, answers=False).chats
+            chats = self._converted(complete)
+            for chat in chats if self.reading.texts else ():
+                require_texts(sum(m.role == "user" for m in chat.messages), self.reading.texts, chat.origin)
+            return fill_all(chats, self.data.variables, answers=False).chats
         except DataError as error:
             raise _ours(error) from None
 
@@ -108,7 +111,7 @@ def is_blank(chat: Chat) -> bool:
 
 def _labels(rows: Sequence[Row], data: Data, reading: Reading) -> Asking:
     value = "[]" if reading.multi_label else reading.labels[0]
-    reading = Reading("labels", reading.labels, {}, reading.multi_label)
+    reading = replace(reading, names={})
     named = any(part in data.columns for part in ("text", "pair", "label"))
     if not named and (_describes_turns(data) or (_turn_column(rows) and not _has_text(rows))):
         return _turns(rows, data, reading, value)

@@ -39,6 +39,19 @@ def require_columns(names: Iterable[str], fields: Mapping[str, Any], origin: Ori
         )  # fmt: skip
 
 
+def require_texts(found: int, trained: int, origin: Origin) -> None:
+    """Raises DataError for a labelled row of one text where the training rows have two, or the other way round: a model
+    would give either a label, and only one of them would mean anything."""
+    if found == trained:
+        return
+    what = _("the row has one text, and the training rows have two")
+    do = _("name both columns: {words}", words="data.columns.text=COLUMN data.columns.pair=COLUMN")
+    if found > trained:
+        what = _("the row has two texts, and the training rows have one")
+        do = _("name the column of the one that is meant: {words}", words="data.columns.text=COLUMN")
+    raise DataError(what, where=str(origin), do=do)
+
+
 def kept_beside(names: Collection[Any]) -> str:
     """How a format's reason ends where rows have columns that it does not read."""
     shown = found_names(names)

@@ -26,13 +26,15 @@ class Reading:
     """How rows are read, by what the task learns from them (``Task.reads``).
 
     labels: names in the order of their numbers; empty for those of the training rows.  names: better names for labels
-    as the data writes them.  multi_label: a row has any number of labels.
+    as the data writes them.  multi_label: a row has any number of labels.  texts: how many of them a labelled row has,
+    as a finished run knows it; 0 where nothing is known.
     """
 
     reads: Reads = "turns"
     labels: tuple[str, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
     multi_label: bool = False
+    texts: int = 0
 
 
 @dataclass(frozen=True)

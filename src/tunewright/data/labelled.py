@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tunewright.data.columns import check_names, found_names, kept_beside, only_one, require_columns
-from tunewright.data.formats import Conversion, Reading, convert
+from tunewright.data.columns import check_names, found_names, kept_beside, only_one, require_columns, require_texts
+from tunewright.data.formats import Conversion, Reading, convert, flat_formats
 from tunewright.data.messages import kind_of, text_of
 from tunewright.data.read import Row
 from tunewright.errors import DataError
@@ -170,6 +170,8 @@ def convert_labelled(
     more: list[Chat] = []
     if validation:
         other = _parse(validation, data, reading, seen, parsed.flagged)
+        for row in other.rows:
+            require_texts(len(row.texts), len(parsed.rows[0].texts), row.origin)
         more = [names.chat(row) for row in other.rows]
         done.ignored += other.ignored
     return done, more, names.labels
@@ -208,7 +210,7 @@ def columns_of(rows: Sequence[Row], data: Data, reading: Reading) -> Columns | N
         return None
     if reading.multi_label and (flagged := _flagged(rows, data)):
         return flagged
-    if data.format == "auto" and not data.columns and not labelled_columns(rows):
+    if data.format == "auto" and not data.columns and not labelled_columns(rows) and flat_formats(rows):
         return None
     return choose_columns(rows, data)
 

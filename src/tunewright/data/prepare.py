@@ -144,6 +144,7 @@ class _Making:
         self.data, self.seed, self.open_codec, self.reading = data, seed, open_codec, reading
         self.most, self.watch, self.progress = most, watch, progress
         self.findings: list[Finding] = []
+        self.too_long: list[Origin] = []  # rows left out because of it
 
     def make(
         self, train: Sequence[Source], validation: Sequence[Source], hashes: Sequence[str]
@@ -169,7 +170,7 @@ class _Making:
         if not validation:
             held = self._hold_out([known[index] for index in kept], together[kept], kept)
         elif not held or len(held) == len(kept):
-            self.findings.append(finding("D402", [], count=len(kept), why_not=_("one of the two sides is empty")))
+            self._nothing_held_out(len(kept), _("one of the two sides is empty"))
         stop_if_errors(self.findings)
         ledger.keep(len(kept))
         watched = self._watched(known, together, [index for index in kept if index not in held], held, border)
@@ -246,6 +247,7 @@ class _Making:
         what = _("they were left out") if self.data.too_long == "drop" else _("their context was cut")
         self.findings.append(finding("D302", long, limit=self.most, what=what, cost=str(cost)))
         dropped = ledger.origins("answer_too_long")
+        self.too_long = [*ledger.origins("too_long"), *dropped]
         if dropped:
             self.findings.append(finding("D303", dropped, limit=self.most))
 
@@ -256,13 +258,19 @@ class _Making:
             if self.data.held_out == "auto" and len(kept) > 1:
                 count = 1
             else:
-                self.findings.append(finding("D402", [], count=len(kept), why_not=why_not))
+                self._nothing_held_out(len(kept), why_not)
                 return set()
         held = hold_out(known, together, count, self.seed, self.reading.reads == "labels")
         if not held:
-            why_not = _("they are duplicates of each other, or ask the same question")
-            self.findings.append(finding("D402", [], count=len(kept), why_not=why_not))
+            self._nothing_held_out(len(kept), _("they are duplicates of each other, or ask the same question"))
         return {kept[index] for index in held}
+
+    def _nothing_held_out(self, usable: int, why_not: str) -> None:
+        """Rows that were too long are named: they are more often the cause than a file with too few."""
+        if self.too_long:
+            why_not += _("; {count} more are longer than {most} tokens and were left out",
+                         count=len(self.too_long), most=self.most)  # fmt: skip
+        self.findings.append(finding("D402", self.too_long, count=usable, why_not=why_not))
 
     def _watched(
         self, known: Sequence[Any], together: NDArray[np.int64], free: Sequence[int], held: set[int], border: int

@@ -177,8 +177,7 @@ def _csv(source: Source) -> Iterator[Row]:
 
 def delimiter_of(header: str) -> str:
     """What stands between the cells of a CSV file with this first line."""
-    comma = "," in header or (";" not in header and "\t" not in header)
-    return "," if comma else (";" if ";" in header else "\t")
+    return next((one for one in ",;\t|" if one in header), ",")
 
 
 def _tsv(source: Source) -> Iterator[Row]:

@@ -26,6 +26,7 @@ _NUMBER = re.compile(
 )
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}")  # as LaTeX writes it
 _SPACES = re.compile(r"(?<=\d)(?:\\[,!]|\{,\})(?=\d{3})")  # between thousands, as LaTeX writes them
+_VULGAR = re.compile(r"(?<=\d)(?=[\u00bc-\u00be\u2150-\u215e\u2189])")  # before a fraction in one sign, such as ½
 _MARKERS = ("####", "\\boxed{")
 
 
@@ -87,7 +88,9 @@ def final_number(text: str) -> Fraction | None:
 
         "6 times 3 is 18, so #### 18"  ->  18        "共1,234元。"  ->  1234        "10-5"  ->  5
     """
-    plain = unicodedata.normalize("NFKC", text).replace("\N{MINUS SIGN}", "-").replace("\N{EN DASH}", "-")
+    apart = _VULGAR.sub(" ", text)  # else 3½ would become 31/2
+    plain = unicodedata.normalize("NFKC", apart).replace("\N{MINUS SIGN}", "-").replace("\N{EN DASH}", "-")
+    plain = plain.replace("\N{FRACTION SLASH}", "/")
     plain = _SPACES.sub("", _FRACTION.sub(r"\1/\2", plain.replace("\\$", "$")))
     for marker in _MARKERS:
         behind = plain.rpartition(marker)

@@ -23,13 +23,15 @@ from tunewright.text import _
 
 @dataclass(frozen=True)
 class Opened:
-    """engine: what ``infer.engines`` gave for the task.  labels: their names, where the task has any."""
+    """engine: what ``infer.engines`` gave for the task.  labels: their names, where the task has any.  texts: of a
+    labelled row, 0 where the run does not say."""
 
     engine: Any
     codec: Codec
     task: Task
     recipe: Recipe
     labels: tuple[str, ...]
+    texts: int = 0
 
     def require_chat(self, run: RunDir) -> None:
         """Raises RunError if this model answers no conversation."""
@@ -49,6 +51,7 @@ class Told:
     base: Base
     folder: Path
     labels: tuple[str, ...]
+    texts: int = 0
 
     @property
     def is_adapter(self) -> bool:
@@ -71,7 +74,8 @@ def read_run(run: RunDir) -> Told:
             _("the base {name} is not the one this run was trained on", name=base.name), where=str(base.folder),
             do=_("bring back the base with sha256 {sha}", sha=manifest["base"]["sha256"][:12]),
         )  # fmt: skip
-    return Told(recipe, task_of(recipe), base, folder, tuple(manifest.get("labels", ())))
+    labels, texts = tuple(manifest.get("labels", ())), manifest.get("texts", 0)
+    return Told(recipe, task_of(recipe), base, folder, labels, texts)
 
 
 def open_run(run: RunDir, tuned: bool = True) -> Opened:
@@ -88,7 +92,7 @@ def open_told(told: Told, tuned: bool = True) -> Opened:
         model = adapter.load_run(model, told.folder)
     codec = saved_codec(told.folder, recipe, labels)
     engine = engine_for(task, model, codec, saved_generation(told.folder, task), recipe)
-    return Opened(engine, codec, task, recipe, labels)
+    return Opened(engine, codec, task, recipe, labels, told.texts)
 
 
 def saved_codec(folder: Path, recipe: Recipe, labels: tuple[str, ...]) -> Codec:

@@ -50,15 +50,16 @@ class Counts:
         self.unfinished += result.get("stopped") is False
 
 
-def reading_of(task: Task, recipe: Recipe, labels: tuple[str, ...]) -> Reading:
-    """How the rows of a run are read. Raises RunError for a task that answers nothing."""
+def reading_of(task: Task, recipe: Recipe, labels: tuple[str, ...], texts: int = 0) -> Reading:
+    """How the rows of a run are read. texts: how many each has, as the run's manifest says. Raises RunError for a task
+    that answers nothing."""
     if task.gives == "likelihood":
         raise RunError(
             _("this run learned to go on with texts; it has no labels, outputs or answers to predict"),
             where="task: pretrain", do=_("measure it on other texts, or let it go on with one"),
             command="tunewright evaluate RUN FILE",
         )  # fmt: skip
-    return Reading(task.reads, labels, {}, recipe.classify.multi_label)
+    return Reading(task.reads, labels, {}, recipe.classify.multi_label, texts)
 
 
 class Predictor:

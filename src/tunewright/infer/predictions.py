@@ -121,9 +121,10 @@ def _read_through(
 ) -> _Job:
     """Reads the whole file once, before any model is loaded: a broken row is found now, not after an hour."""
     recipe = load_recipe(run.file(rundir.RECIPE)).recipe
-    labels = tuple(rundir.read_json(run.file(rundir.MANIFEST)).get("labels", ()))
+    manifest = rundir.read_json(run.file(rundir.MANIFEST))
+    labels = tuple(manifest.get("labels", ()))
     task = task_of(recipe)
-    reading = reading_of(task, recipe, labels)
+    reading = reading_of(task, recipe, labels, manifest.get("texts", 0))
     data = recipe.data
     if columns:
         data = changed(recipe, {"data.columns": dict(columns), "data.prompt": None, "data.answer": None}).data

@@ -23,7 +23,7 @@ from transformers.utils import logging
 from tunewright.data.basefiles import TOKENIZER, BaseFiles
 from tunewright.data.tokens import Encoder
 from tunewright.errors import BaseModelError, ResourceError
-from tunewright.model.catalog import catalog, suited
+from tunewright.model.catalog import Ability, catalog, suited
 from tunewright.model.labels import head_names
 from tunewright.model.pooling import attend_evenly, reads_mean
 from tunewright.model.source import Base, read_config
@@ -124,8 +124,9 @@ def load_folder(
     return model
 
 
-def require_decoder(folder: Path, name: str) -> None:
-    """Raises BaseModelError unless config.json describes a model that writes text from left to right."""
+def require_decoder(folder: Path, name: str, task: Ability = "chat") -> None:
+    """Raises BaseModelError, naming bases for ``task``, unless config.json describes a model that writes text from left
+    to right."""
     config = read_config(folder)
     architectures = [str(a) for a in config.get("architectures") or []]
     if writes_text(config) and not config.get("is_encoder_decoder"):
@@ -133,9 +134,10 @@ def require_decoder(folder: Path, name: str) -> None:
     kind = _("reads a text and writes another (encoder-decoder)") if config.get("is_encoder_decoder") else _(
         "only reads text and writes none"
     )
+    what = _("{name} cannot go on with a text", name=name) if task == "pretrain" else _("{name} cannot chat", name=name)
     raise BaseModelError(
-        _("{name} cannot chat: {architecture} {kind}", name=name, architecture=", ".join(architectures), kind=kind),
-        where=str(folder / "config.json"), do=_("these would do: {names}", names=", ".join(suited("chat"))),
+        _("{what}: {architecture} {kind}", what=what, architecture=", ".join(architectures), kind=kind),
+        where=str(folder / "config.json"), do=_("these would do: {names}", names=", ".join(suited(task))),
     )  # fmt: skip
 
 

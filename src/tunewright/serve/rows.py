@@ -18,7 +18,7 @@ Given = tuple[str, str | None]  # a text, and the second one of a pair
 def chats_of(opened: Opened, texts: Sequence[Given], param: str) -> list[Chat]:
     """One example to each. Raises ApiError 400 for one without text, DataError for what the run cannot read."""
     data = opened.recipe.data
-    reading = reading_of(opened.task, opened.recipe, opened.labels)
+    reading = reading_of(opened.task, opened.recipe, opened.labels, opened.texts)
     first, second = data.columns.get("text", "text1"), data.columns.get("pair", "text2")
     chats: list[Chat] = []
     for number, (text, pair) in enumerate(texts):

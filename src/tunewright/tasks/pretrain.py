@@ -40,7 +40,7 @@ class PretrainTask:
     retains = False
 
     def require(self, folder: Path, name: str) -> None:
-        require_decoder(folder, name)
+        require_decoder(folder, name, "pretrain")
 
     def codec(self, folder: Path, recipe: Recipe, labels: Sequence[str] = ()) -> DocumentCodec:
         wanted = recipe.data.max_length

@@ -15,6 +15,7 @@ import torch
 
 from tunewright import __version__, rundir
 from tunewright.data.prepare import Prepared
+from tunewright.data.texts import given
 from tunewright.errors import RunError
 from tunewright.model import hashes
 from tunewright.model.source import Base
@@ -37,6 +38,7 @@ def manifest(recipe: Recipe, base: Base, prepared: Prepared) -> dict[str, Any]:
         "data_sha256": prepared.data_sha256,
         "format": {"name": prepared.format_name, "reason": prepared.format_reason},
         "labels": list(prepared.labels),
+        "texts": _texts(prepared),
         "template_sha256": prepared.codec.sha256,
         "template_notes": list(prepared.codec.notes),
         "recipe_sha256": hashlib.sha256(text(recipe, {}).encode()).hexdigest(),
@@ -49,6 +51,13 @@ def manifest(recipe: Recipe, base: Base, prepared: Prepared) -> dict[str, Any]:
         },
         "started": now(),
     }  # fmt: skip
+
+
+def _texts(prepared: Prepared) -> int:
+    """How many texts a labelled row has; 0 where rows have no labels."""
+    if not prepared.labels or not prepared.train_chats:
+        return 0
+    return 1 if given(prepared.train_chats[0])[1] is None else 2
 
 
 def versions() -> dict[str, str]:

@@ -14,7 +14,7 @@ from tunewright.data.findings import places, short
 from tunewright.data.guess import reading_of
 from tunewright.data.prepare import Prepared, prepare
 from tunewright.data.template import ChatTemplate
-from tunewright.errors import DataError, MissingExtra
+from tunewright.errors import BaseModelError, DataError, MissingExtra
 from tunewright.evaluate import checks as own_checks
 from tunewright.evaluate import learned, questions
 from tunewright.evaluate.compare import Item
@@ -77,7 +77,7 @@ def get_ready(loaded: Loaded, listener: Listener) -> Ready:
     base = source.fetch(recipe.base)
     recipe, more = decide_head(recipe, base.folder)
     task = task_of(recipe)
-    task.require(base.folder, base.name)
+    _require_base(task, base, reasons.get("task"))
     adapter.check(base.folder, recipe, task.head)
     if base.source in ("folder", "gguf"):  # a path has to mean the same in every folder that the run is used from
         recipe = changed(recipe, {"base": str(Path(recipe.base).expanduser().resolve())})
@@ -114,6 +114,17 @@ def get_fitting(loaded: Loaded, listener: Listener) -> Ready:
     listener.say(_("Changed to fit: {keys}, {cost}", keys=short.change.keys, cost=short.change.cost))
     sources = loaded.sources | dict.fromkeys(values, _("chosen: {why}", why=short.what))
     return get_ready(Loaded(changed(loaded.recipe, values), sources, loaded.path), listener)
+
+
+def _require_base(task: Task, base: Base, why: str | None) -> None:
+    """Raises BaseModelError for a base that cannot learn the task; where that was guessed, ``why`` it was."""
+    try:
+        task.require(base.folder, base.name)
+    except BaseModelError as error:
+        if why is not None:
+            error.do = _("{do}; or name another task: {task} was chosen because of this: {why}",
+                         do=error.do, task=task.name, why=why)  # fmt: skip
+        raise
 
 
 def _require_trackers(names: Sequence[str]) -> None:
