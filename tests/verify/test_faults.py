@@ -251,6 +251,37 @@ def test_weights_that_cannot_be_read(town: Path, verified: Verify) -> None:
     assert "the trained weights cannot be read" in proofs["effect"]["what"]
 
 
+@pytest.mark.parametrize(("name", "content", "told"), [
+    ("adapter_model.safetensors", None, "adapter_model.safetensors is missing"),
+    ("adapter_config.json", None, "the trained weights cannot be read"),
+    ("adapter_config.json", "[]", "the trained weights cannot be read"),
+    ("adapter_config.json", "{", "the trained weights cannot be read"),
+])  # fmt: skip
+def test_an_adapter_that_is_not_whole(name: str, content: str | None, told: str, town: Path, verified: Verify) -> None:
+    """Of a missing file no hub is asked, and nothing ends in a traceback."""
+    path = town / "run" / "adapter" / name
+    path.unlink() if content is None else path.write_text(content)
+    proofs = verified(only=["effect", "identity"])
+    assert failed(proofs) == ["effect", "identity"]
+    assert told in proofs["effect"]["what"] and f"adapter/{name} is not what the run wrote" in proofs["identity"]["what"]
+
+
+def test_a_template_that_was_put_beside_the_runs_own_is_named(town: Path, verified: Verify) -> None:
+    (town / "run" / "adapter" / "added_tokens.json").write_text("{}")
+    proofs = verified(only=["template"])
+    assert failed(proofs) == ["template"] and "adapter/added_tokens.json" in proofs["template"]["what"]
+
+
+def test_half_of_an_adapter_is_told_from_all_of_it(town: Path, verified: Verify) -> None:
+    path = town / "run" / "adapter" / "adapter_model.safetensors"
+    weights = load_file(str(path))
+    half = [name for name in sorted(weights) if "lora_B" in name][::2]
+    save_file({n: w * (n not in half) for n, w in weights.items()}, str(path), {"format": "pt"})
+    proofs = verified(only=["effect", "identity"])
+    assert failed(proofs) == ["identity"]
+    assert f"zero in {len(half)} of its 14 layers" in proofs["effect"]["notes"][0]
+
+
 def test_another_version_is_a_note(town: Path, verified: Verify) -> None:
     edit(town / "run" / "manifest.json", lambda content: content["versions"].update(torch="1.0"))
     [note] = verified(only=["identity"])["identity"]["notes"]
