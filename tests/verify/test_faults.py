@@ -231,6 +231,13 @@ def test_another_recipe(town: Path, verified: Verify) -> None:
     assert "train.learning_rate was 0.01, is 0.02" in proofs["identity"]["what"]
 
 
+@pytest.mark.parametrize(("key", "value"), [("data_sha256", "0" * 64), ("seed", 7), ("recipe", {"task": "chat"})])
+def test_an_edited_manifest(key: str, value: Any, town: Path, verified: Verify) -> None:
+    edit(town / "run" / "manifest.json", lambda content: content.update({key: value}))
+    proofs = verified(only=["identity"])
+    assert failed(proofs) == ["identity"] and f"manifest.json was edited: {key}" in proofs["identity"]["what"]
+
+
 def test_a_flipped_byte_in_the_weights(town: Path, verified: Verify) -> None:
     flip(town / "run" / "adapter" / "adapter_model.safetensors", -2)
     assert failed(verified(only=["template", "identity"])) == ["identity"]
