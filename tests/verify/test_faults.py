@@ -270,7 +270,8 @@ def test_an_adapter_that_is_not_whole(name: str, content: str | None, told: str,
     path.unlink() if content is None else path.write_text(content)
     proofs = verified(only=["effect", "identity"])
     assert failed(proofs) == ["effect", "identity"]
-    assert told in proofs["effect"]["what"] and f"adapter/{name} is not what the run wrote" in proofs["identity"]["what"]
+    assert told in proofs["effect"]["what"]
+    assert f"adapter/{name} is not what the run wrote" in proofs["identity"]["what"]
 
 
 def test_a_template_that_was_put_beside_the_runs_own_is_named(town: Path, verified: Verify) -> None:
