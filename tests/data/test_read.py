@@ -108,7 +108,7 @@ def test_byte_order_mark_is_tolerated(tmp_path: Path) -> None:
         ("a.json", f"[{ROW},\n]", ["comma stands before", "a.json:2"]),
         ("a.json", f"[{ROW}]\n{ROW}", ["after the closing bracket", "a.json:2"]),
         ("a.json", "[" * 100_000, ["nested too deeply"]),
-        ("a.json", "[1]", ["the row is a number", "a.json:1"]),
+        ("a.json", "[1]", ["the row is a number", "a.json row 1"]),
         ("a.jsonl", ROW + "\n[1]\n", ["the row is a list", "a.jsonl:2"]),
         ("a.jsonl", '{"a": 1, "a": 2}', ["names the field 'a' twice"]),
         ("a.jsonl", '{"a": ' + "9" * 5000 + "}", ["broken JSON at line 1"]),
@@ -159,6 +159,11 @@ def test_other_encodings_are_named(tmp_path: Path, encoding: str, named: str) ->
     }.get(encoding, "plain words that are long enough")
     message = refused(put(tmp_path, "a.jsonl", ("\n" + ROW.replace("a", text)).encode(encoding)))
     assert named in message and "a.jsonl:" in message and f"iconv -f {named}" in message
+
+
+def test_rows_that_share_their_only_line_are_named_by_number(tmp_path: Path) -> None:
+    path = str(put(tmp_path, "a.json", f"[{ROW}, {ROW}]"))
+    assert [str(row.origin) for row in read(sources([path]))] == [f"{path} row 1", f"{path} row 2"]
 
 
 def test_a_file_of_two_encodings_is_not_to_be_converted_as_a_whole(tmp_path: Path) -> None:

@@ -115,9 +115,9 @@ def _strays(chats: Sequence[Chat], reads: Reads) -> Iterator[Finding]:
         answer = _tongue(chat.messages[last].content) if last else None
         if not last or answer is None:
             continue
-        asked = chat.messages[last - 1].content if reads == "turns" else ""
-        tongue = _tongue(asked)
-        if tongue is None and answer in _SCRIPTS and len(_LATIN.findall(asked)) >= 8 and _script(asked) != answer:
+        question = chat.messages[last - 1].content if reads == "turns" else ""
+        tongue = _tongue(question)
+        if tongue is None and answer in _SCRIPTS and len(_LATIN.findall(question)) >= 8 and _script(question) != answer:
             tongue = "Latin script"  # whatever the language, it is not the answer's
         pairs.append((chat, tongue, answer))
         counts[answer] += 1
