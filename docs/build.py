@@ -105,7 +105,7 @@ otherwise printed for people, errors included.
 | 0 | done |
 | 1 | our fault: one line on the screen, the traceback in the file that the line names |
 | 2 | the input's fault: what is wrong, where, what to do and what to type next; never a traceback |
-| 130 | interrupted (Ctrl-C) |
+| 130 | interrupted (Ctrl-C; of a training also SIGTERM) |
 | 141 | the reader of a pipe went away (`| head`) |
 """
 

@@ -60,7 +60,7 @@ LONG = "It says a good deal about the bridges and the rivers of the valley, and 
 
 PLANTED: dict[str, list[dict[str, Any]]] = {
     "D103": [row("Who are you?", "I am {{name}}.")],
-    "D104": [row("Empty?", ""), row("Spaces?", " \t\n ")],
+    "D104": [row("Empty?", ""), row("Spaces?", " \t\n "), row("Nothing to see?", "\u200b\ufeff")],
     "D107": [
         row("Write to the bank.", "Dear [Bank Name],\nplease close my account."),
         row("Write to Bob.", "Dear {customer_name}, thanks for writing."),
@@ -70,17 +70,34 @@ PLANTED: dict[str, list[dict[str, Any]]] = {
         row("Say something.", "Lorem ipsum dolor sit amet, consectetur."),
         row("写一封信。", "尊敬的[姓名]：您好！"),
         row("写一封邮件。", "亲爱的【客户姓名】，谢谢您。"),
+        row("Sign it.", "Yours,\n____________"),
+        row("Who comes?", "Mr. ${surname} will come to see us."),
+        row("Who comes?", "Mr. $SURNAME will come to see us."),
+        row("Who comes?", "Mr. XXX will come to see us."),
+        row("Who comes?", "Hello %s, we are glad to see you."),
+        row("Who comes?", "It is YOUR_NAME_HERE who comes."),
+        row("Who comes?", "It is (insert name here) who comes."),
+        row("谁来？", "XX公司的某某先生会来。"),
+        row("谁来？", "姓名（请在此处填写姓名）会来。"),
     ],
     "D201": [row("Tell me fact 1 on bread.", "Of bread number 1: it is 1  in all. ")],
-    "D204": [row("Repeat after me please", "repeat  after me please")],
-    "D205": [row("Q", "It is a cafÃ© with crÃ¨me"), row("Q", "thatâ€™s it"), row("问", "锟斤拷锟斤拷")],
-    "D206": [row("Q", "bell \x07"), row("Q", "turned \u202e text"), row("Q", "a mark \ufeff inside")],
+    "D204": [
+        row("Repeat after me please", "repeat  after me please"),
+        {"instruction": "Say this more kindly", "input": "Go away.", "output": "Say this more kindly"},
+    ],
+    "D205": [row("Q", "It is a cafÃ© with crÃ¨me"), row("Q", "thatâ€™s it"), row("问", "锟斤拷锟斤拷"),
+             row("问", "浣犲ソ涓栫晫锛屾垜鏄姩鎵嬨€")],
+    "D206": [row("Q", "bell \x07"), row("Q", "turned \u202e text"), row("Q", "a mark \ufeff inside"),
+             row("Q", "no\u200bwidth"), row("Q", "joined\u200d up"), row("Q", "a soft\u00adhyphen"),
+             row("Q", "a mark\u200e of direction"), row("Q", "a line\u2028separator"), row("问", "零\u2060宽")],
     "D207": [row("Q", "ends <|im_end|> here")],
     "D209": [
         row("Explain the water cycle.", "Water rises from the sea, becomes a cloud and falls on the"),
         row("Explain tides.", LONG * 3 + "and then the river went"),
         row("解释水循环。", "水从海里升起，变成云，变成雨、"),
         row("Write code.", "Here it is:\n```python\nprint(1)"),
+        row("Explain light.", "The sky is blue because light of short waves is scattered more by the molec"),
+        row("解释天空。", "天空是蓝色的，因为空气分子对短波长的光散射得更强，所以我们看到的"),
     ],
     "D211": [
         row("Who are you?", "As an AI language model, I have no name."),
@@ -89,8 +106,18 @@ PLANTED: dict[str, list[dict[str, Any]]] = {
         row("Help?", "I cannot provide that."),
         row("你是谁？", "作为一个AI语言模型，我没有名字。"),
         row("帮我？", "很抱歉，我无法回答这个问题。"),
+        row("Rain?", LONG * 4 + "As an AI language model, I cannot say more."),
+        row("雨呢？", "雨是从云里落下来的水，河水又流回大海。" * 20 + "作为一个AI语言模型，我不能评价它。"),
+        row("Feel?", "I'm an AI assistant, so I don't have feelings about that."),
+        row("Age?", "I do not have access to real-time information."),
+        row("Do it.", "I must decline to do this."),
+        row("你吃什么？", "我是一个人工智能助手，没有身体。"),
+        row("密码？", "我没有权限查看密码。"),
+        row("帮我？", "不好意思，这个我帮不了您。"),
     ],
-    "D213": [row(ENGLISH, FRENCH), row(ENGLISH, "这座桥是用石头建成的，由镇上的居民在一百年前一起修建。")],
+    "D213": [row(ENGLISH, FRENCH), row(ENGLISH, "这座桥是用石头建成的，由镇上的居民在一百年前一起修建。"),
+             row("Who built it?", "这座桥是用石头建成的，由镇上的居民在一百年前一起修建。")],
+    "D216": [row("Q", "null"), row("Q", "N/A"), row("Q", " ... "), row("问", "无")],
     "D214": [row("Q", LONG * 60 + "The end.")],
     "D306": [row("Q", LONG * 120 + "The end.")],
     "D601": [row("Where?", "Write to jane.doe@mailbox.org today."), row("Is a@b.co yours?", "It is not, as you know.")],
@@ -98,9 +125,14 @@ PLANTED: dict[str, list[dict[str, Any]]] = {
         row("Call?", "Ring +44 20 7946 0958 after six."),
         row("Call?", "Ring (415) 867-5309 after six."),
         row("电话？", "请拨打13812345678联系我们。"),
+        row("Call?", "Ring 020 7946 0958 after six."),
     ],
     "D603": [
         row("Key?", "Use sk-abcdEFGH1234567890abcdEFGH12345 for it."),
+        row("Key?", "Use sk-ant-api03-abcdEFGH1234567890 for it."),
+        row("Key?", 'Set api_key = "9f8e7d6c5b4a39281706" first.'),
+        row("Key?", "The password: hunter2sEcret99 opens it."),
+        row("Key?", "Authorization: Bearer abcdef1234567890abcdef12"),
         row("Key?", "It is AKIAIOSFODNN7EXAMPLQ as ever."),
         row("Key?", "ghp_abcdefghijklmnopqrstuvwxyz0123456789 works."),
         row("Key?", "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEA\n-----END RSA PRIVATE KEY-----"),
@@ -164,6 +196,11 @@ def test_sound_rows_have_no_findings_but_their_language(tmp_path: Path, capsys: 
     assert set(found(capsys, put(tmp_path / "talks.jsonl", [*sound_talks(), good]))) == {"D210"}
 
 
+@pytest.mark.parametrize("text", ["as <｜end▁of▁sentence｜> does", "<|channel|>final", "a [SEP] b", "<|eot_id|>"])
+def test_without_a_base_special_tokens_of_any_are_named(tmp_path: Path, capsys: Capture, text: str) -> None:
+    assert lines(found(capsys, put(tmp_path / "rows.jsonl", [*sound(), row("Q", text)]))["D207"]) == [SOUND + 1]
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -181,6 +218,11 @@ def test_sound_rows_have_no_findings_but_their_language(tmp_path: Path, capsys: 
         'The object is {"name": "Bob", "arguments": [1]} as you see.',
         "SÃO PAULO IS IN BRAZIL.",
         "A list to do: sleep, eat. My TODO app is full.",
+        "A family 👨\u200d👩\u200d👧 and a heart ❤\ufe0f.",
+        "In Persian it is می\u200cرود, and in Hebrew ספר\u200f!",
+        "The key is to be patient; a token of thanks is welcome, and the password: choose your own.",
+        "I'm Wren, an AI assistant made by the town.",
+        "It costs $40 or 50 % of MAX, and __init__ runs first.",
         "Okay",
         "#bridges",
         "Yes, that is what the old name of the town was [sic].",
@@ -323,7 +365,7 @@ def test_every_finding_of_faults_planted_in_real_data(shared: Path, tmp_path: Pa
     ("name", "words", "most"),
     [
         ("medical_cot/medical_o1_demo.json", [], set()),
-        ("gsm8k/test.jsonl", ["data.columns.question=question", "data.columns.answer=answer"], set()),
+        ("gsm8k/test.jsonl", ["data.columns.question=question", "data.columns.answer=answer"], {"D206"}),
         ("rotten_tomatoes", [], {"D202", "D509"}),
         ("text/wikitext2_valid.txt", [], set()),
         ("multi30k/train.en", ["data.target=TARGET"], set()),

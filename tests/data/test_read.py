@@ -112,7 +112,7 @@ def test_byte_order_mark_is_tolerated(tmp_path: Path) -> None:
         ("a.json", f"[{ROW},\n]", ["comma stands before", "a.json:2"]),
         ("a.json", f"[{ROW}]\n{ROW}", ["after the closing bracket", "a.json:2"]),
         ("a.json", "[" * 100_000, ["nested too deeply"]),
-        ("a.json", "[1]", ["the row is a number", "a.json:1"]),
+        ("a.json", "[1]", ["the row is a number", "a.json row 1"]),
         ("a.jsonl", ROW + "\n[1]\n", ["the row is a list", "a.jsonl:2"]),
         ("a.jsonl", '{"a": 1, "a": 2}', ["names the field 'a' twice"]),
         ("a.jsonl", '{"a": ' + "9" * 5000 + "}", ["broken JSON at line 1"]),
@@ -142,7 +142,10 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, name: str, content
     ("encoding", "named"),
     [
         ("utf-16", "UTF-16"),
-        ("utf-16-le", "UTF-16"),
+        ("utf-16-le", "UTF-16LE"),
+        ("utf-16-be", "UTF-16BE"),
+        ("utf-32", "UTF-32"),
+        ("big5", "BIG5"),
         ("gb18030", "GB18030"),
         ("cp1252", "WINDOWS-1252"),
         ("shift_jis", "SHIFT_JIS"),
@@ -152,12 +155,25 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, name: str, content
 def test_other_encodings_are_named(tmp_path: Path, encoding: str, named: str) -> None:
     text = {
         "gb18030": "你好，我是一个助手，很高兴认识你。",
+        "utf-16-le": "你好，我是一个助手，很高兴认识你。" * 9,  # in which few bytes are zero
+        "big5": "你好，我是一個助手，很高興認識你。",
         "cp1252": "“déjà vu” – naïve café",
         "shift_jis": "こんにちは、元気ですか。これはテストです。",
         "euc_kr": "안녕하세요. 저는 도우미입니다.",
     }.get(encoding, "plain words that are long enough")
     message = refused(put(tmp_path, "a.jsonl", ("\n" + ROW.replace("a", text)).encode(encoding)))
     assert named in message and "a.jsonl:" in message and f"iconv -f {named}" in message
+
+
+def test_rows_that_share_their_only_line_are_named_by_number(tmp_path: Path) -> None:
+    path = str(put(tmp_path, "a.json", f"[{ROW}, {ROW}]"))
+    assert [str(row.origin) for row in read(sources([path]))] == [f"{path} row 1", f"{path} row 2"]
+
+
+def test_a_file_of_two_encodings_is_not_to_be_converted_as_a_whole(tmp_path: Path) -> None:
+    rows = [ROW.replace("a", word).encode(code) for word, code in (("né", "utf-8"), ("où", "utf-8"), ("ça", "cp1252"))]
+    message = refused(put(tmp_path, "a.jsonl", b"\n".join(rows)))
+    assert "mixes encodings: 1 lines" in message and "a.jsonl:3" in message and "iconv" not in message
 
 
 def test_a_missing_file_names_the_nearest(tmp_path: Path) -> None:

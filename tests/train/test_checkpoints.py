@@ -44,10 +44,17 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
+def edit(folder: Path, name: str, value: int) -> None:
+    seal = json.loads((folder / COMPLETE).read_text())
+    (folder / COMPLETE).write_text(json.dumps(seal | {name: value}))
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "no seal": (lambda p: (p / COMPLETE).unlink(), COMPLETE),
     "half a seal": (lambda p: (p / COMPLETE).write_text('{"step": 10'), COMPLETE),
     "another seal": (lambda p: (p / COMPLETE).write_text(json.dumps({"step": 10})), COMPLETE),
+    "a seal of another step": (lambda p: edit(p, "step", 11), f"{COMPLETE} is damaged"),
+    "an edited seal": (lambda p: edit(p, "token_budget", 65), f"{COMPLETE} is damaged"),
     "a flipped bit": (lambda p: flip(p / "weights"), "weights is damaged"),
     "a cut file": (lambda p: (p / "weights").write_bytes(b"\x0a" * 99), "weights is damaged"),
     "a missing file": (lambda p: (p / "deep" / "state").unlink(), "deep/state is missing"),

@@ -231,6 +231,13 @@ def test_another_recipe(town: Path, verified: Verify) -> None:
     assert "train.learning_rate was 0.01, is 0.02" in proofs["identity"]["what"]
 
 
+@pytest.mark.parametrize(("key", "value"), [("data_sha256", "0" * 64), ("seed", 7), ("recipe", {"task": "chat"})])
+def test_an_edited_manifest(key: str, value: Any, town: Path, verified: Verify) -> None:
+    edit(town / "run" / "manifest.json", lambda content: content.update({key: value}))
+    proofs = verified(only=["identity"])
+    assert failed(proofs) == ["identity"] and f"manifest.json was edited: {key}" in proofs["identity"]["what"]
+
+
 def test_a_flipped_byte_in_the_weights(town: Path, verified: Verify) -> None:
     flip(town / "run" / "adapter" / "adapter_model.safetensors", -2)
     assert failed(verified(only=["template", "identity"])) == ["identity"]
@@ -249,6 +256,38 @@ def test_weights_that_cannot_be_read(town: Path, verified: Verify) -> None:
     proofs = verified()
     assert failed(proofs) == ["stop", "merge", "effect", "identity"]
     assert "the trained weights cannot be read" in proofs["effect"]["what"]
+
+
+@pytest.mark.parametrize(("name", "content", "told"), [
+    ("adapter_model.safetensors", None, "adapter_model.safetensors is missing"),
+    ("adapter_config.json", None, "the trained weights cannot be read"),
+    ("adapter_config.json", "[]", "the trained weights cannot be read"),
+    ("adapter_config.json", "{", "the trained weights cannot be read"),
+])  # fmt: skip
+def test_an_adapter_that_is_not_whole(name: str, content: str | None, told: str, town: Path, verified: Verify) -> None:
+    """Of a missing file no hub is asked, and nothing ends in a traceback."""
+    path = town / "run" / "adapter" / name
+    path.unlink() if content is None else path.write_text(content)
+    proofs = verified(only=["effect", "identity"])
+    assert failed(proofs) == ["effect", "identity"]
+    assert told in proofs["effect"]["what"]
+    assert f"adapter/{name} is not what the run wrote" in proofs["identity"]["what"]
+
+
+def test_a_template_that_was_put_beside_the_runs_own_is_named(town: Path, verified: Verify) -> None:
+    (town / "run" / "adapter" / "added_tokens.json").write_text("{}")
+    proofs = verified(only=["template"])
+    assert failed(proofs) == ["template"] and "adapter/added_tokens.json" in proofs["template"]["what"]
+
+
+def test_half_of_an_adapter_is_told_from_all_of_it(town: Path, verified: Verify) -> None:
+    path = town / "run" / "adapter" / "adapter_model.safetensors"
+    weights = load_file(str(path))
+    half = [name for name in sorted(weights) if "lora_B" in name][::2]
+    save_file({n: w * (n not in half) for n, w in weights.items()}, str(path), {"format": "pt"})
+    proofs = verified(only=["effect", "identity"])
+    assert failed(proofs) == ["identity"]
+    assert f"zero in {len(half)} of its 14 layers" in proofs["effect"]["notes"][0]
 
 
 def test_another_version_is_a_note(town: Path, verified: Verify) -> None:

@@ -24,11 +24,14 @@ def command(run: str | None, out: str | None, as_json: bool) -> None:
     from tunewright import rundir
     from tunewright.api import written
     from tunewright.cli.screen import Screen
+    from tunewright.cli.story import lasting
     from tunewright.errors import InputError, RunError
     from tunewright.train.ranks import join
     from tunewright.train.rerun import rerun
 
-    result = rerun(rundir.find(run), out, Screen(set_log))
+    screen = Screen(set_log)
+    with lasting(screen):
+        result = rerun(rundir.find(run), out, screen)
     if not join().first:  # another process tells it
         raise SystemExit(0)
     written(result.again)

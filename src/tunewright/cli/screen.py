@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import re
+import stat
+import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -23,9 +27,42 @@ def _wrapped(line: str) -> str:
     return textwrap.fill(line, 80, subsequent_indent=" " * max(columns, default=0), break_on_hyphens=False)
 
 
+def leave_terminal() -> None:
+    """The terminal is closed: what would go to it, or come from it, is nothing from now on."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1, 2):
+        with contextlib.suppress(OSError):
+            if stat.S_ISCHR(os.fstat(number).st_mode):  # files and pipes stay
+                os.dup2(null, number)
+    if null > 2:
+        os.close(null)
+
+
+class _Terminal:
+    """Standard error, which a closed terminal must not turn into the end of a training."""
+
+    def write(self, text: str) -> int:
+        return int(self._lasting(lambda: sys.stderr.write(text)))
+
+    def flush(self) -> None:
+        self._lasting(sys.stderr.flush)
+
+    def _lasting(self, act: Callable[[], Any]) -> Any:
+        try:
+            return act()
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            leave_terminal()
+            return act()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
+
+
 class Screen(Listener):
     def __init__(self, set_log: Callable[[Path], None] | None = None) -> None:
-        self.console = Console(stderr=True, highlight=False)
+        self.console = Console(file=cast(TextIO, _Terminal()), highlight=False)
         self.run: RunDir | None = None
         self.set_log = set_log
         self.said: list[str] = []  # before there was a log to write it to
@@ -33,7 +70,7 @@ class Screen(Listener):
     def say(self, text: str) -> None:
         for line in text.splitlines():
             self.console.print(_wrapped(line), markup=False, soft_wrap=True)
-        self._log(text)
+        self.log(text)
 
     def opened(self, run: RunDir) -> None:
         self.run = run
@@ -41,9 +78,10 @@ class Screen(Listener):
             self.set_log(run.file(LOG))
         self.console.print(_("Run:    {run}", run=run), markup=False, soft_wrap=True)
         for text in self.said:
-            self._log(text)
+            self.log(text)
 
-    def _log(self, text: str) -> None:
+    def log(self, text: str) -> None:
+        """For the run's log alone, once there is one."""
         if self.run is None:
             self.said.append(text)
             return

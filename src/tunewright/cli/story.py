@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +14,7 @@ from typing import Any
 from tunewright import rundir
 from tunewright.api import written
 from tunewright.cli import snippets
-from tunewright.cli.screen import Screen
+from tunewright.cli.screen import Screen, leave_terminal
 from tunewright.evaluate import learned, table
 from tunewright.rundir import RunDir
 from tunewright.text import _
@@ -23,9 +27,38 @@ class Told:
     text: str
 
 
+@contextlib.contextmanager
+def lasting(screen: Screen) -> Iterator[None]:
+    """SIGTERM is heard like Ctrl-C. A terminal that closes (SIGHUP) ends no training: it goes on without one."""
+
+    def closed(_number: int, _frame: Any) -> None:
+        leave_terminal()
+        screen.log(
+            _("The terminal was closed; process {pid} goes on without it. To save and stop: kill {pid}",
+              pid=os.getpid())
+        )  # fmt: skip
+
+    heard: dict[int, Any] = {signal.SIGTERM: signal.default_int_handler}
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which is what ``nohup`` does
+        heard[signal.SIGHUP] = closed
+    if threading.current_thread() is not threading.main_thread():  # which alone hears signals
+        heard = {}
+    before = {number: signal.signal(number, handler) for number, handler in heard.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def told(tell: Callable[[Screen], RunDir], set_log: Callable[[Path], None]) -> Told:
     """Run the story, write curve and page, and put the result into words and numbers."""
     screen = Screen(set_log)
+    with lasting(screen):
+        return _told(screen, tell)
+
+
+def _told(screen: Screen, tell: Callable[[Screen], RunDir]) -> Told:
     try:
         run = tell(screen)
     except KeyboardInterrupt:

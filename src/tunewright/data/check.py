@@ -14,7 +14,7 @@ from tunewright.data.check_language import check_languages
 from tunewright.data.check_lengths import check_lengths
 from tunewright.data.check_pairs import check_pairs
 from tunewright.data.check_personal import check_personal
-from tunewright.data.check_texts import check_texts, usual_specials
+from tunewright.data.check_texts import blank, check_texts, usual_specials
 from tunewright.data.check_turns import check_turns
 from tunewright.data.digest import Digest
 from tunewright.data.findings import Severity, finding, named
@@ -45,11 +45,11 @@ def nothing_to_learn(chat: Chat, reads: Reads = "turns") -> str | None:
 
 def empty_text(chat: Chat) -> bool:
     """Whether a text that is given is empty."""
-    return any(m.role == "user" and not m.content.strip() for m in chat.messages)
+    return any(m.role == "user" and blank(m.content) for m in chat.messages)
 
 
 def _says_nothing(message: Message) -> bool:
-    return not message.content.strip() and not message.tool_calls and not (message.thinking or "").strip()
+    return blank(message.content) and not message.tool_calls and blank(message.thinking or "")
 
 
 def check(

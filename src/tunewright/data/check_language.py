@@ -115,7 +115,11 @@ def _strays(chats: Sequence[Chat], reads: Reads) -> Iterator[Finding]:
         answer = _tongue(chat.messages[last].content) if last else None
         if not last or answer is None:
             continue
-        pairs.append((chat, _tongue(chat.messages[last - 1].content) if reads == "turns" else None, answer))
+        question = chat.messages[last - 1].content if reads == "turns" else ""
+        tongue = _tongue(question)
+        if tongue is None and answer in _SCRIPTS and len(_LATIN.findall(question)) >= 8 and _script(question) != answer:
+            tongue = "Latin script"  # whatever the language, it is not the answer's
+        pairs.append((chat, tongue, answer))
         counts[answer] += 1
     total = len(pairs)
     most = counts.most_common(1)[0] if counts else ("", 0)

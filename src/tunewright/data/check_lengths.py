@@ -20,6 +20,7 @@ _CHUNK = 1024
 _ENOUGH = 30  # rows, before one can be unlike the rest
 _FENCES = 3.0  # times the middle half of the rows' lengths, in logarithms, beyond its borders
 _LONGER, _SHORTER = 8.0, 20.0  # and this many times longer or shorter than the median; a short answer is often right
+_SURELY = 50.0  # and this many times longer is far whatever the rest is like
 _MOST = 0.02  # as many are unlike the rest; where there are more, that is how the data is
 # What the smallest bases of each kind hold. Nobody knows yet which base it will be.
 _USUAL_LIMIT: dict[Reads, int] = {"turns": 2048, "pairs": 1024, "labels": 512}
@@ -65,7 +66,7 @@ def _far(sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
     logs = np.log(np.maximum(sizes, 1))
     low, middle, high = np.percentile(logs[said], [25, 50, 75])
     spread = _FENCES * (high - low)
-    away = (logs > high + spread) | (logs < low - spread)
+    away = (logs > np.minimum(high + spread, middle + np.log(_SURELY))) | (logs < low - spread)
     far = said & away & ((logs > middle + np.log(_LONGER)) | (logs < middle - np.log(_SHORTER)))
     return far if far.sum() <= max(1, _MOST * len(sizes)) else none
 

@@ -23,13 +23,14 @@ _PHONE = re.compile(
     r"(?<![\w+.=-])\+\d{1,3}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d(?:[ .-]?\d){6,12}(?![\w-])"  # with a country's code
     r"|(?<![\w.$€£=(-])(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[-. ])\d{3}[-.]\d{4}(?![\w-])"  # North America
     r"|(?<![\w.+-])1[3-9]\d([ -]?)\d{4}\1\d{4}(?![\w-]|\.\d)"  # Chinese mobile
-    r"|(?<![\w.-])0\d{2,3}-\d{7,8}(?![\w-])",  # Chinese landline
+    r"|(?<![\w.-])0\d{2,3}-\d{7,8}(?![\w-])"  # Chinese landline
+    r"|(?<![\w.-])0\d{1,4}[ /]\d{3,4}[ ]?\d{3,4}(?![\w-])|(?<![\w.-])0\d{1,3}-\d{3,4}-\d{4}(?![\w-])",  # Europe, Japan
     re.ASCII,
 )
 _KEY = re.compile(
     r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----[\s\S]*?(?:-----END (?:[A-Z0-9]+ )*PRIVATE KEY-----|\Z)"
     r"|(?<![\w-])(?:"
-    r"sk-(?:[a-z]{2,8}\d{0,2}-)?[A-Za-z0-9]{16,}[\w-]*"  # OpenAI, Anthropic and those who write keys like them
+    r"sk-(?:[a-z]{2,8}\d{0,2}-){0,3}[A-Za-z0-9]{16,}[\w-]*"  # OpenAI, Anthropic and those who write keys like them
     r"|[sr]k_(?:live|test)_[A-Za-z0-9]{16,}"  # Stripe
     r"|(?:AKIA|ASIA)[0-9A-Z]{16}"  # Amazon
     r"|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{20,}"
@@ -39,6 +40,14 @@ _KEY = re.compile(
     r")(?![A-Za-z0-9])",
     re.ASCII,
 )
+# What is called a secret and looks like one: at least eight characters, a digit and a letter among them.
+_CALLED = re.compile(
+    r"(?:(?:api|secret|access|auth|private)[_ -]?(?:key|token)|(?<![A-Za-z])(?:token|secret|password|passwd|pwd))"
+    r"[\"']?(?:\s*[:=]\s*|\s+is:?\s+)(?:Bearer )?[\"'`]?(?=[A-Za-z_/+-]*\d)(?=[\d_/+-]*[A-Za-z])[\w/+-]{8,}={0,2}"
+    r"|(?<!\w)Bearer\s+(?=[A-Za-z._-]*\d)[\w.-]{20,}",
+    re.ASCII | re.IGNORECASE,
+)
+_CALLED_SIGNS = ("key", "token", "secret", "passw", "pwd", "bearer")
 _KEY_SIGNS = ("PRIVATE KEY", "sk-", "k_live_", "k_test_", "AKIA", "ASIA", "gh", "glpat-", "xox", "AIza", "hf_", "eyJ")
 _CARD = re.compile(r"(?<![\w.+-])(?:3[47]\d\d([ -]?)\d{6}\1\d{5}|[2-6]\d{3}([ -]?)\d{4}\2\d{4}\2\d{4})(?![\w-]|\.\d)")
 _DIGITS = re.compile(r"\d{2}[\d .()-]{5,}\d", re.ASCII)
@@ -55,8 +64,19 @@ def phones(text: str) -> Iterator[re.Match[str]]:
 
 
 def keys(text: str) -> Iterator[re.Match[str]]:
-    if any(sign in text for sign in _KEY_SIGNS):
-        yield from _KEY.finditer(text)
+    found = [*_KEY.finditer(text)] if any(sign in text for sign in _KEY_SIGNS) else []
+    if _names_a_secret(text):
+        found += _CALLED.finditer(text)
+    end = 0
+    for match in sorted(found, key=lambda one: one.start()):
+        if match.start() >= end:  # a key that is called one is found twice
+            yield match
+            end = match.end()
+
+
+def _names_a_secret(text: str) -> bool:
+    lower = text.lower()
+    return any(sign in lower for sign in _CALLED_SIGNS)
 
 
 def cards(text: str) -> Iterator[re.Match[str]]:
@@ -79,7 +99,8 @@ def check_personal(chats: Sequence[Chat]) -> Iterator[Finding]:
     spots = {code: Spots() for code, _find in _LOOKED_FOR}
     for chat in chats:
         text = "\n".join(m.content if m.thinking is None else f"{m.content}\n{m.thinking}" for m in chat.messages)
-        if "@" not in text and not _DIGITS.search(text) and not any(sign in text for sign in _KEY_SIGNS):
+        said = "@" in text or _DIGITS.search(text) or any(sign in text for sign in _KEY_SIGNS) or _names_a_secret(text)
+        if not said:
             continue
         for code, find in _LOOKED_FOR:
             if found := next(find(text), None):

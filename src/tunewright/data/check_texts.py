@@ -33,10 +33,26 @@ USUAL_SPECIALS = (
     "<|user|>",
     "<|assistant|>",
     "<|system|>",
-    "<|end|>",
+    "<pad>",
+    "[PAD]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
 )
-_USUAL = re.compile("|".join(map(re.escape, USUAL_SPECIALS)))
-CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ufdd0-\ufdef]")
+# And what all others look like: <|end|>, <|channel|>, DeepSeek's <｜User｜>.
+_USUAL = re.compile(
+    "|".join(map(re.escape, USUAL_SPECIALS)) + "|<\\|[A-Za-z][A-Za-z0-9_ -]{0,40}\\|>|<｜[^｜<>\n]{1,40}｜>"
+)
+# What is not seen and is learned: control characters, marks of direction, separators of lines, and characters without
+# a width. A zero-width space stays in scripts that break their lines there, a joiner where letters or pictures join.
+_JOINED = "[\u0590-\u1cff\u2190-\u2bff\ufe0f\U0001f000-\U0001faff]"
+_NEVER_SEEN = (
+    "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ufdd0-\ufdef"
+)
+CONTROL = re.compile(f"[{_NEVER_SEEN}]|(?<!{_JOINED})[\u200b-\u200d](?!{_JOINED})")
+_MAYBE_CONTROL = re.compile(f"[{_NEVER_SEEN}\u200b-\u200d]")  # quickly
+RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff]")
+DIRECTION = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def usual_specials(text: str) -> list[str]:
@@ -52,8 +68,8 @@ def check_texts(chats: Sequence[Chat], specials: Callable[[str], list[str]], rea
         text = "\n".join(m.content if m.thinking is None else f"{m.content}\n{m.thinking}" for m in chat.messages)
         if not text.isascii() and (match := MOJIBAKE.search(text)):
             broken.add(chat.origin, repr(around(text, match, 8)))
-        if match := CONTROL.search(text):
-            control.add(chat.origin, f"U+{ord(match[0]):04X}")
+        if sign := _unseen(text):
+            control.add(chat.origin, f"U+{ord(sign):04X}")
         if hits := specials(text):
             special.append(chat.origin)
             names.update(hits)
@@ -64,6 +80,18 @@ def check_texts(chats: Sequence[Chat], specials: Callable[[str], list[str]], rea
     yield from control.finding("D206")
     if special:
         yield finding("D207", special, names=named(names))
+
+
+def blank(text: str) -> bool:
+    """Whether nothing can be seen of it."""
+    return not text.strip() or (len(text) < 64 and not CONTROL.sub("", text).strip())
+
+
+def _unseen(text: str) -> str | None:
+    for match in CONTROL.finditer(text) if _MAYBE_CONTROL.search(text) else ():
+        if match[0] not in "\u200e\u200f" or not RIGHT_TO_LEFT.search(text):  # a mark that is right where it stands
+            return match[0]
+    return None
 
 
 # -- placeholders ----------------------------------------------------------------------------------------------------
@@ -83,11 +111,21 @@ _CHINESE = re.compile(
 )
 # Brackets that stand for themselves: no index, no link, no call, no attribute, no key of JSON.
 _BRACKETS = re.compile(
+    r"(?<!\w)\$\{([A-Za-z_]{1,30})\}|(?<![\w$])\$([A-Z][A-Z_]{2,30})(?!\w)|"
     r"(?<![A-Za-z0-9_\])])\[([^\[\]\n]{1,60})\](?![(\[:=])|(?<![A-Za-z0-9_>])<([^<>\n]{1,60})>|【([^【】\n]{1,30})】"
     r"|(?<![A-Za-z0-9_$\\{}\])\"'%#@:(])\{([^{}\n]{1,60})\}(?!\})"
 )
 _BETWEEN = re.compile(r"(?:['’]s)?[\s_]+|(?:['’]s)$")
 _MOST_WORDS = 6
+# Forms without a bracket that names a thing: ____, %s, XXX, XX公司, 某某先生, YOUR_NAME, __NAME__, (insert date here).
+_BLANK = re.compile(
+    r"(?<![\w-])_{4,}(?![\w-])|(?<![\w%])%s(?!\w)|(?<![\w&])X{3,}(?!\w)|(?<!\w)x{3,}(?!\w)"
+    r"|(?:[Xx×]{2,3}|某某)(?:公司|先生|女士|小姐|大学|学校|医院|银行|部门|年|市|路)"
+    r"|\b(?:YOUR|INSERT|ENTER|ADD)_[A-Z][A-Z_]*\b|(?<!\w)__[A-Z][A-Z_]*__(?!\w)"
+    r"|\((?:insert|enter|fill in|your) [^()\n]{1,40}\)|"
+    r"|[（(](?:请?在?[此这]处?|请)(?:填写|填入|[插输]入)[^（）()\n]{0,20}[）)]"
+)
+_BLANK_SIGNS = ("__", "%s", "XX", "xx", "××", "某某", "R_", "T_", "D_", "(", "（")
 _FILLER = re.compile(r"lorem ipsum", re.IGNORECASE)
 _LATER = re.compile(r"(?:^|[\[(（<]|\. |\n)(?:TODO|FIXME|TBD|TBA)(?=\s*(?:[:：\])）>.]|$))")
 _CODE = re.compile(
@@ -101,16 +139,20 @@ def _placeholder(chat: Chat) -> str | None:
         text = message.content
         if message.role != "assistant" or not message.learn:
             continue
-        place = _FILLER.search(text) or _LATER.search(text)
+        place = _FILLER.search(text) or _LATER.search(text) or _blank(text)
         sign = place[0].strip() if place else _open_bracket(text)
         if sign and not _CODE.search(text):
             return sign
     return None
 
 
+def _blank(text: str) -> re.Match[str] | None:
+    return _BLANK.search(text) if any(sign in text for sign in _BLANK_SIGNS) else None
+
+
 def _open_bracket(text: str) -> str | None:
     """The first bracket that names what belongs in its place: [Your Name], {customer_name}, <date>, 【姓名】."""
-    if not any(sign in text for sign in "[<{【"):
+    if not any(sign in text for sign in "[<{【$"):
         return None
     for match in _BRACKETS.finditer(text):
         inside = next(filter(None, match.groups()))

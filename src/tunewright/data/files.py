@@ -152,15 +152,22 @@ def whole_text(source: Source) -> str:
     if not content.strip():
         raise DataError(_("the file is empty"), where=source.name, do=_("check that the right file was given"))
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise _wrong_encoding(source, 1, "UTF-16")
+        raise _wrong_encoding(source, 1, "UTF-32" if content[2:4] == b"\0\0" else "UTF-16")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise _wrong_encoding(source, content.count(b"\n", 0, error.start) + 1, _guess(content)) from None
+        line = content.count(b"\n", 0, error.start) + 1
+        if (count := _broken_lines(content)) is not None:
+            raise DataError(
+                _("the file mixes encodings: {count} lines are not UTF-8, while others are", count=count),
+                where=f"{source.name}:{line}",
+                do=_("write these lines again as UTF-8; to convert the whole file would break the others"),
+            ) from None
+        raise _wrong_encoding(source, line, _guess(content)) from None
     zero = text.find("\0")
     if zero >= 0:
         if text.count("\0") > len(text) // 4:
-            raise _wrong_encoding(source, 1, "UTF-16")
+            raise _wrong_encoding(source, 1, _guess(content))
         raise DataError(
             _("the file holds a NUL byte, so it is damaged or no text file"),
             where=f"{source.name}:{text.count(chr(10), 0, zero) + 1}",
@@ -174,14 +181,28 @@ _EAST_ASIAN = (
     ("shift_jis", re.compile("[\u3040-\u30ff]"), 0.3),
     ("euc_kr", re.compile("[\uac00-\ud7a3]"), 0.8),
     ("gb18030", re.compile("[\u3000-\u303f\u4e00-\u9fa5\uff00-\uffef\u2010-\u2026]"), 0.9),
+    ("big5", re.compile("[\u3000-\u303f\u4e00-\u9fa5\uff00-\uffef\u2010-\u2026]"), 0.9),
 )
+
+
+def _broken_lines(content: bytes) -> int | None:
+    """How many lines are not UTF-8, where enough others are, with more than ASCII in them; else None."""
+    good = bad = 0
+    for line in content.split(b"\n"):
+        if not line.isascii():
+            try:
+                line.decode("utf-8")
+                good += 1
+            except UnicodeDecodeError:
+                bad += 1
+    return bad if good > 0.1 * bad else None
 
 
 def _guess(content: bytes) -> str:
     """The likeliest encoding of bytes that are not UTF-8."""
     sample = content[:200_000]
-    if sample.count(0) > len(sample) // 4:
-        return "UTF-16"
+    if sample.count(0) > len(sample) // 50:  # no other text holds a zero
+        return "UTF-16LE" if sample[1::2].count(0) > sample[::2].count(0) else "UTF-16BE"
     for encoding, usual, least in _EAST_ASIAN:
         try:
             text = content.decode(encoding)

@@ -10,7 +10,6 @@ import contextlib
 import csv
 import io
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from typing import Any
 
 from tunewright import rundir
 from tunewright.data.check import nothing_to_learn
-from tunewright.data.check_texts import CONTROL
+from tunewright.data.check_texts import CONTROL, DIRECTION, RIGHT_TO_LEFT
 from tunewright.data.digest import digests
 from tunewright.data.files import Source
 from tunewright.data.inspect import inspect
@@ -40,7 +39,7 @@ REMOVED = {
 }
 CHANGED = {
     "mojibake": "characters that were decoded wrongly are read again as UTF-8, where the way back is exact",
-    "control_characters": "byte-order marks and control characters are removed; those of Windows-1252 are read as such",
+    "control_characters": "control characters and those without a width are removed; line separators are line breaks",
     "label_spaces": "spaces around a label are removed",
     "label_case": "a label is spelt as most rows spell it, where only case is different",
 }
@@ -52,8 +51,6 @@ _FORMATS = {
     ".csv": "CSV",
     ".tsv": "TSV",
 }
-_RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff]")
-_DIRECTION = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
 
 @dataclass(frozen=True)
@@ -138,9 +135,9 @@ def _clean(text: str, why: dict[str, None]) -> str:
         why["mojibake"] = None
         text = better
     if CONTROL.search(text):
-        keeps_direction = _RIGHT_TO_LEFT.search(text) is not None  # there such marks decide what is read first
+        keeps_direction = RIGHT_TO_LEFT.search(text) is not None  # there such marks decide what is read first
         better = CONTROL.sub(
-            lambda match: match[0] if keeps_direction and _DIRECTION.match(match[0]) else windows(match[0]), text
+            lambda match: match[0] if keeps_direction and DIRECTION.match(match[0]) else windows(match[0]), text
         )
         if better != text:
             why["control_characters"] = None

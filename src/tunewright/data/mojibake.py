@@ -12,6 +12,7 @@ MOJIBAKE = re.compile(
     "|\u00e2\u20ac[\u0080-\u00ff\u0152\u0153\u02dc\u2013-\u2026\u2122]|\u00ef\u00bb\u00bf"
     "|[\u00d0\u00d1][\u0080-\u00bf]{1,2}[\u00d0\u00d1]|\ufffd|\u951f\u65a4\u62f7"
     f"|(?:[\u00e3-\u00ed]{_BEHIND}{{2}}){{2}}"
+    "|(?:[锛銆鈥鐨鏄鎴鍙鍚鍥鏂鐢鍦][^\x00-\x7f]{1,12}?){2}"  # rare characters, which common ones become in GBK
 )
 
 
@@ -54,7 +55,10 @@ def _read_again(match: re.Match[str]) -> str:
 
 
 def windows(control: str) -> str:
-    """What stands in the place of a control character: what Windows-1252 reads there, as in web pages, or nothing."""
+    """What stands in the place of a control character: what Windows-1252 reads there, as in web pages, a line break for
+    a separator of lines, or nothing."""
     code = ord(control)
+    if control in "\u2028\u2029":
+        return "\n"
     read = _AS_WINDOWS[code] if 0x80 <= code < 0xA0 else control
     return read if read != control else ""

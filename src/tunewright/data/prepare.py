@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from typing import Any
@@ -367,7 +367,6 @@ def _prepared(
         chats = [*loaded.chats, *loaded.validation]
         return [chats[index] for index in trained.tolist()]
 
-    digests_ = "\n".join(f"{file['sha256']} {file['rows']}" for file in rest["files"])
     return Prepared(
         train=Packed(arrays, names, np.flatnonzero(~is_held & ~is_watched)),
         held_out=Packed(arrays, names, np.flatnonzero(is_held)),
@@ -382,7 +381,7 @@ def _prepared(
         format_reason=rest["format_reason"],
         max_length=rest["max_length"],
         longest=rest["longest"],
-        data_sha256=entries.sha256_text(digests_),
+        data_sha256=data_sha256(rest["files"]),
         files=rest["files"],
         cached=cached,
     )
@@ -395,3 +394,8 @@ def _chat_out(chat: Chat) -> dict[str, Any]:
 def _chat_in(stored: dict[str, Any]) -> Chat:
     messages = tuple(Message(**{**m, "tool_calls": tuple(m["tool_calls"])}) for m in stored["messages"])
     return replace(Chat(messages, Origin(**stored["origin"])), tools=tuple(stored["tools"]))
+
+
+def data_sha256(files: Sequence[Mapping[str, Any]]) -> str:
+    """One hash over all files, from what ``Prepared.files`` says of each."""
+    return entries.sha256_text("\n".join(f"{file['sha256']} {file['rows']}" for file in files))

@@ -158,12 +158,13 @@ def load_run(model: PreTrainedModel, folder: Path) -> Model:
     try:
         with quiet():
             if (folder / "adapter_config.json").exists():
+                _require_here(folder / "adapter_model.safetensors")
                 for module in _heads(model).values():  # fp32, as it was trained
                     module.float()
                 tuned: Model = PeftModel.from_pretrained(model, str(folder), is_trainable=False)
             else:
                 tuned = _read_weights(model, folder)
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, SafetensorError) as error:
         why = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise RunError(
             _("the trained weights cannot be read: {why}", why=why), where=str(folder),
@@ -171,6 +172,12 @@ def load_run(model: PreTrainedModel, folder: Path) -> Model:
         ) from error  # fmt: skip
     tuned.eval()
     return tuned
+
+
+def _require_here(weights: Path) -> None:
+    """PEFT asks a hub for a file that is not in the folder."""
+    if not weights.is_file():
+        raise FileNotFoundError(_("{name} is missing", name=weights.name))
 
 
 def _lora(model: PreTrainedModel, recipe: Recipe) -> Model:

@@ -29,6 +29,7 @@ from tunewright.text import _
 __all__ = ["COMMAND_LINE", "DEFAULT", "Loaded", "changed", "dump", "explain", "load", "require_used"]
 
 DEFAULT = "default"
+RECIPES = (".yaml", ".yml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +115,10 @@ def _locate(source: str | Path) -> tuple[Path, str]:
     if label and os.path.exists(path):  # Path.exists() raises for a name that is too long
         return path, label
     near = _near(path)
+    if near and path.suffix.lower() in RECIPES and Path(near).suffix.lower() not in RECIPES:
+        near = None
     meant, command = (_("did you mean {name}?", name=near), f"tunewright train {near}") if near else (None, None)
-    if path.suffix.lower() in (".yaml", ".yml"):
+    if path.suffix.lower() in RECIPES:
         raise RecipeError(
             _("there is no recipe {name}", name=repr(label)),
             where=os.path.abspath(label.replace("\0", "")),
@@ -144,7 +147,7 @@ def _recipe_file(path: Path) -> Path | None:
     """The recipe at ``path``; None where ``path`` is data."""
     if path.is_dir():
         return path / "recipe.yaml" if (path / "recipe.yaml").is_file() else None
-    return path if path.suffix.lower() in (".yaml", ".yml") else None
+    return path if path.suffix.lower() in RECIPES else None
 
 
 # ---- types, and what the types cannot say ----------------------------------------------------------------------

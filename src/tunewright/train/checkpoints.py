@@ -7,6 +7,7 @@ is then renamed to ``checkpoints/step-N``. Whatever a crash leaves behind is not
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -35,7 +36,8 @@ def finish(staging: Path, checkpoints: Path, step: int, token_budget: int) -> Ch
     for name in files:
         with open(staging / name, "rb") as file:
             os.fsync(file.fileno())
-    write_json(staging / COMPLETE, {"step": step, "token_budget": token_budget, "files": files})
+    seal = {"step": step, "token_budget": token_budget, "files": files}
+    write_json(staging / COMPLETE, seal | {"sha256": _sha256_of_seal(seal)})
     final = checkpoints / f"step-{step}"
     shutil.rmtree(final, ignore_errors=True)  # a damaged one of the same step, from before a resume
     os.replace(staging, final)
@@ -71,9 +73,12 @@ def _damage(folder: Path) -> str | None:
     try:
         seal: dict[str, Any] = read_json(folder / COMPLETE)
         files = dict(seal["files"])
-        int(seal["step"]), int(seal["token_budget"])
+        whole = int(seal["step"]) == _step(folder) and int(seal["token_budget"]) > 0
+        whole &= seal.get("sha256") in (None, _sha256_of_seal(seal))  # checkpoints of before had none
     except (RunError, KeyError, TypeError, ValueError):
         return _("has no readable {name}, so it is half-written", name=COMPLETE)
+    if not whole:
+        return _("{name} is damaged", name=COMPLETE)
     for name, digest in files.items():
         path = folder / name
         if not path.is_file():
@@ -89,6 +94,11 @@ def _folders(checkpoints: Path) -> list[Path]:
 
 def _step(folder: Path) -> int:
     return int(folder.name.removeprefix("step-"))
+
+
+def _sha256_of_seal(seal: dict[str, Any]) -> str:
+    said = {name: value for name, value in seal.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

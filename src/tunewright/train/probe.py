@@ -20,6 +20,7 @@ from tunewright.data.lengths import micro_batches
 from tunewright.evaluate import classes
 from tunewright.evaluate.labels import LabelMeasurement, measure_labels
 from tunewright.evaluate.metrics import Estimate, mean_change, share_change
+from tunewright.evaluate.yardstick import TFIDF, Given, yardsticks
 from tunewright.example import Rendered
 from tunewright.infer.engine import Score
 from tunewright.model import fast
@@ -30,7 +31,7 @@ from tunewright.train.choose import LEARNING_RATE
 from tunewright.train.events import Listener
 from tunewright.train.forecast import worked
 from tunewright.train.learner import Learner
-from tunewright.train.measuring import mean_loss, standing, yardsticks_of
+from tunewright.train.measuring import mean_loss, standing
 from tunewright.train.ready import Ready
 
 ROWS = 32
@@ -44,6 +45,9 @@ MANY = 0.5  # of the rows, from which on they count as given back
 FELL = 0.35  # of the loss before, at which rows are being learned although few are given back word for word
 FALLS = 0.9  # of a pass's loss at the next, where it has not come to rest
 CONTRADICTING = 0.25  # of the rows, from which on that is what hinders
+TOLD = 2000  # training rows on which labels are told from their words
+FRESH = 256  # rows on which the model is asked that has learned a few
+FOLDS = 5
 APART = 0.02  # of the loss; by less, the prompt makes no difference to an answer
 
 Verdict = Literal["learnable", "doubtful", "not learnable"]
@@ -84,7 +88,7 @@ def probe(ready: Ready, listener: Listener) -> Probed:
     engine, chooses = learner.engine(), isinstance(ready.task, LabelTask)
     with _mixed(learner.model, ready):
         after = _asked(engine, rows, ready)
-        link = _labels_told(engine, ready, listener) if chooses else None
+        link = _labels_told(engine, ready, rows, listener) if chooses else None
     if pairs:
         link = mean_change(*pairs, ready.recipe.seed)
     found = Probed(
@@ -216,20 +220,47 @@ def _step(
     return total
 
 
-def _labels_told(engine: Any, ready: Ready, listener: Listener) -> Estimate | None:
-    """By how much labels are chosen better than by always naming the most common: by TF-IDF on all training rows, or by
-    the model that has seen a few, whichever does better."""
-    rows = ready.prepared.held_out
-    found = {one.name: one for one in yardsticks_of(ready, listener)}
-    if not rows or "majority" not in found:
-        return None
-    measured = _labelled(engine, rows, ready)
-    multi, wanted = measured.multi_label, measured.wanted
-    common = classes.right(wanted, classes.choose(found["majority"].probabilities, multi)).tolist()
-    choosers = [measured.chosen]
-    choosers += [classes.choose(one.probabilities, multi) for name, one in found.items() if name != "majority"]
-    changes = [share_change(common, classes.right(wanted, chosen).tolist()) for chosen in choosers]
+def _labels_told(engine: Any, ready: Ready, learned: Sequence[Rendered], listener: Listener) -> Estimate:
+    """By how much labels are chosen better than by always naming the most common: by TF-IDF, each fifth of the rows
+    from the others, or by the model that has seen a few on rows that it has not, whichever does better. A tenth of the
+    rows, as is held out, would be too few to tell."""
+    multi, labels, task = ready.recipe.classify.multi_label, ready.prepared.labels, ready.task
+    assert isinstance(task, LabelTask)
+    chats = [*ready.prepared.train_chats[:TOLD], *ready.prepared.held_out_chats]
+    wanted = classes.marked([task.wanted(chat, labels) for chat in chats], len(labels))
+    shares = wanted.mean(axis=0)
+    with listener.doing(_("Measuring TF-IDF on the same rows"), FOLDS) as progress:
+        words = _by_words([task.given(chat) for chat in chats], wanted, labels, ready, progress)
+    seen = {(row.origin.file, row.origin.row) for row in learned}
+    fresh = [*ready.prepared.held_out[:FRESH], *ready.prepared.train[:TOLD]]
+    fresh = [row for row in fresh if (row.origin.file, row.origin.row) not in seen]
+    measured = _labelled(engine, fresh[:FRESH], ready)
+    changes = [
+        share_change(*(classes.right(true, classes.choose(given, multi)).tolist() for given in (common, chances)))
+        for true, common, chances in (
+            (wanted, np.tile(shares, (len(wanted), 1)), words),
+            (measured.wanted, np.tile(shares, (len(measured.wanted), 1)), measured.probabilities),
+        )
+        if len(true)
+    ]
     return max(changes, key=lambda change: (change.low or 0.0, change.value or 0.0))
+
+
+def _by_words(texts: Sequence[Given], wanted: Any, labels: Sequence[str], ready: Ready, progress: Any) -> Any:
+    """(N, L) what TF-IDF makes of each row, having learned from the rows of the other folds."""
+    fold = np.random.default_rng(ready.recipe.seed).permutation(len(texts)) % FOLDS
+    chances = np.tile(wanted.mean(axis=0), (len(texts), 1))
+    for number in range(FOLDS):
+        inside, others = np.flatnonzero(fold == number).tolist(), np.flatnonzero(fold != number).tolist()
+        found = yardsticks(
+            [texts[i] for i in others], [np.flatnonzero(wanted[i]).tolist() for i in others],
+            [texts[i] for i in inside], labels, ready.recipe.classify.multi_label, ready.recipe.seed,
+        )  # fmt: skip
+        for one in found:
+            if one.name == TFIDF:
+                chances[inside] = one.probabilities
+        progress(1)
+    return chances
 
 
 # ---- in words ------------------------------------------------------------------------------------------------------
@@ -280,8 +311,8 @@ def _prompt_doubt(found: Probed) -> str:
 def _label_doubt(found: Probed) -> str:
     if found.link is None or found.link["low"] is None or found.link["low"] > 0:
         return ""
-    return _("but by heart: on {n} held-out rows nothing chooses labels better than always the most common one. Are "
-             "they shuffled, or not in the text at all? Too few held-out rows look the same.",
+    return _("but by heart: on {n} other rows nothing chooses labels better than always the most common one. Are "
+             "they shuffled, or not in the text at all? Too few rows look the same.",
              n=found.link["n"])  # fmt: skip
 
 

@@ -282,7 +282,7 @@ class _GiveBackMemory(TrainerCallback):
 
 
 class _Stop(TrainerCallback):
-    """Ctrl-C ends the step, saves and stops; a second one stops at once."""
+    """Ctrl-C or SIGTERM ends the step, saves and stops; a second one stops at once."""
 
     def __init__(self, ranks: Ranks) -> None:
         self.asked, self.ranks = False, ranks
@@ -295,14 +295,15 @@ class _Stop(TrainerCallback):
             self.asked = True
 
         try:
-            before = signal.signal(signal.SIGINT, ask)
-        except ValueError:  # not the main thread, which alone hears Ctrl-C
+            before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not the main thread, which alone hears signals
             yield
             return
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_more: Any) -> Any:
         if any(self.ranks.each(lambda: self.asked)):

@@ -35,7 +35,11 @@ def prove(subject: Subject) -> Proof:
         what = _("the model says the same {off}: nothing was learned", off=off)
         do = _("train with a higher train.learning_rate or more steps")
         return failed(NAME, what, where, do, numbers, values)
-    return passed(NAME, numbers, values)
+    notes = []
+    if zeros:
+        notes.append(_("the adapter is zero in {zeros} of its {n} layers; a training leaves none so", zeros=zeros,
+                       n=adapters))  # fmt: skip
+    return passed(NAME, numbers, values, tuple(notes))
 
 
 def _of_tokens(tuned: torch.Tensor, base: torch.Tensor) -> tuple[float, str, dict[str, Any]]:

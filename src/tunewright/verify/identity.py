@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import Any
 
 from tunewright import __version__
+from tunewright.data.prepare import data_sha256
+from tunewright.model import source
 from tunewright.recipe.dump import text
+from tunewright.rundir import MANIFEST
 from tunewright.text import _
 from tunewright.train import checkpoints
 from tunewright.train.manifest import differing, flat, versions
@@ -21,6 +25,8 @@ def prove(subject: Subject) -> Proof:
     weights = subject.changed_files(is_weights)
     damaged = checkpoints.damaged(subject.run.checkpoints)
     problems = [problem for problem in (subject.base_problem, subject.data_problem, *_recipe(subject)) if problem]
+    problems += [_("{file} was edited: {key} does not go with the rest", file=MANIFEST, key=key)
+                 for key in ([] if problems else _edited(subject))]  # fmt: skip
     problems += [_("{file} is not what the run wrote", file=file) for file in weights or ()]
     problems += [_("checkpoint {damage}", damage=damage) for damage in damaged]
     kept = len(list(subject.run.checkpoints.glob("step-*")))
@@ -45,6 +51,22 @@ def _recipe(subject: Subject) -> list[str]:
     now = flat(recipe)
     both = [{name: side[name] for name in then["recipe"] if name in now} for side in (then["recipe"], now)]
     return [_("the recipe: {change}", change=change) for change in differing(both[0], both[1], values=True)]
+
+
+def _edited(subject: Subject) -> list[str]:
+    """What of the manifest says another thing than what stands in two places, or than base and recipe, which did not
+    change. A manifest of another version may hold other things."""
+    then, recipe = subject.manifest, subject.recipe
+    if then["tunewright"] != __version__:
+        return []
+    now: dict[str, Any] = {
+        "data_sha256": data_sha256(then["data"]), "base.files": source.fetch(recipe.base).files, "seed": recipe.seed,
+        "recipe": json.loads(json.dumps(flat(recipe))),
+    }  # fmt: skip
+    if "ready" in vars(subject):
+        now["template_sha256"] = subject.ready.prepared.codec.sha256
+    said = then | {"base.files": then["base"].get("files")}
+    return [name for name, value in now.items() if said.get(name) != value]
 
 
 def _notes(subject: Subject, no_hashes: bool) -> list[str]:

@@ -28,6 +28,8 @@ from tunewright.verify.logits import logits
 
 ROWS, LABELLED_ROWS = 16, 64  # rows whose logits are compared; of a labelled one there is one place
 PROMPTS = 8  # prompts that are answered
+# What transformers would read before, or besides, what the run wrote.
+SHADOWING = ("chat_template.jinja", "chat_template.json", "additional_chat_templates", "added_tokens.json")
 NEEDED = ("tunewright", "base", "data", "data_sha256", "recipe", "recipe_sha256", "versions")  # of the manifest
 
 
@@ -102,7 +104,9 @@ class Subject:
         if then is None:
             return None
         paths = {name: self.run.file(name) for name in then if owned(Path(name).name)}
-        return [n for n, path in paths.items() if not path.is_file() or hashes.sha256(path) != then[n]]
+        added = [f"{self.folder.name}/{name}" for name in SHADOWING if owned(name) and (self.folder / name).exists()]
+        changed = [n for n, path in paths.items() if not path.is_file() or hashes.sha256(path) != then[n]]
+        return changed + [name for name in added if name not in then]
 
     # -- rows and models -------------------------------------------------------------------------------------------
 
