@@ -13,8 +13,6 @@ import pytest
 from tests.serve.conftest import Server, serving
 
 from tunewright.cli.main import main
-from tunewright.cli.serve import example
-from tunewright.infer.live import Card
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -63,12 +61,6 @@ def test_a_file_without_keys_is_refused(
 
 def test_a_run_that_is_not_there(in_home: Path, tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "there is no run 'nowhere'" in refused(capsys, "serve", "nowhere", "--port", "0")
-
-
-def test_the_line_that_asks_fits_what_a_model_gives() -> None:
-    for gives, path in (("answers", "chat/completions"), ("labels", "classify"), ("vectors", "embeddings")):
-        line = example("http://127.0.0.1:1", Card("it's", 0, "b", gives, None), True)  # type: ignore[arg-type]
-        assert f"/v1/{path} " in line and "Bearer YOUR_KEY" in line and "it'\\''s" in line
 
 
 # -- chat --url ------------------------------------------------------------------------------------------------------

@@ -121,7 +121,7 @@ class ContinuousEngine:
 
     @contextlib.asynccontextmanager
     async def _holding(self, adapter: str | None) -> AsyncIterator[None]:
-        """The adapter stays in memory. It may have to be read, in a thread, which a client that leaves does not stop."""
+        """The adapter stays in memory. It may have to be read, in a thread, which goes on when the client leaves."""
         if adapter is None:
             yield
             return
@@ -155,8 +155,8 @@ class ContinuousEngine:
                 yield
 
     def _running(self) -> ContinuousBatchingManager:
-        """The manager, begun on first use, so that a model that nobody asks takes no room for keys and values; and again
-        after a step that failed, of which those that it was answering were told."""
+        """The manager, begun on first use, so that a model that nobody asks takes no room for keys and values; and
+        again after a step that failed, of which those that it was answering were told."""
         with self._lock:
             if self._closed:
                 raise TunewrightError(_("the engine has stopped"), do=_("start the server again"))
