@@ -43,9 +43,11 @@ def command(
     Each run is a model by the name of its folder; the bases under them are models too. Chat, completions,
     embeddings, labels: docs/serve.md says what is understood. Ctrl-C finishes what is being answered, then ends.
     """
-    from tunewright.serve import keys, server
+    from tunewright.serve import server
 
-    server.require_packages()
+    server.require_packages()  # before anything is imported that needs them
+    from tunewright.serve import keys
+
     if new_key is not None:
         if key_file is None:
             raise click.UsageError(_("--new-key needs a file for its hash: add --key-file FILE"))
@@ -84,8 +86,11 @@ def _fleet(
     from tunewright import rundir
     from tunewright.cli.screen import Screen
     from tunewright.export.lying import gguf_of
+    from tunewright.infer import llama_cpp, vllm
     from tunewright.infer.serving import LlamaCpp, Options, Transformers, Vllm, open_fleet
 
+    if engine != ENGINES[0]:  # before a run is exported for it
+        (vllm if engine == "vllm" else llama_cpp).require_package()
     options = Options(adapters, context)
     found = [rundir.find(name) for name in runs] or ([] if bases else [rundir.find()])
     screen = Screen()
