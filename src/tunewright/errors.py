@@ -77,7 +77,7 @@ class MissingExtra(InputError):
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(
             f"{purpose} needs the package {package!r}, which is not installed",
-            do=f"install Tunewright with the extra {extra!r}",
+            do=f"install Tunewright with the extra {extra!r}; in a clone of its source: pip install -e '.[{extra}]'",
             command=f"pip install 'tunewright[{extra}]'",
         )
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import io
 import json
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.serve.conftest import Server, serving
+from tests.tiny import environment
 
 from tunewright.cli.main import main
-from tunewright.cli.serve import example
-from tunewright.infer.live import Card
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -65,10 +66,40 @@ def test_a_run_that_is_not_there(in_home: Path, tiny_run: Path, capsys: pytest.C
     assert "there is no run 'nowhere'" in refused(capsys, "serve", "nowhere", "--port", "0")
 
 
-def test_the_line_that_asks_fits_what_a_model_gives() -> None:
-    for gives, path in (("answers", "chat/completions"), ("labels", "classify"), ("vectors", "embeddings")):
-        line = example("http://127.0.0.1:1", Card("it's", 0, "b", gives, None), True)  # type: ignore[arg-type]
-        assert f"/v1/{path} " in line and "Bearer YOUR_KEY" in line and "it'\\''s" in line
+WITHOUT = """
+import sys
+from importlib import util
+gone, real = sys.argv[1].split(","), util.find_spec
+util.find_spec = lambda name, *more: None if name in gone else real(name, *more)
+class Gone:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in gone:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Gone())
+from tunewright.cli.main import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("gone", "words", "said"),
+    [
+        ("starlette,uvicorn,prometheus_client,llguidance", (), "tunewright[serve]"),
+        ("starlette", ("--new-key", "a", "--key-file", "keys.json"), "tunewright[serve]"),
+        ("llama_cpp", ("--engine", "llama.cpp"), "tunewright[llama-cpp]"),
+        ("vllm", ("--engine", "vllm"), "pip install vllm"),
+    ],
+)
+def test_a_package_that_is_missing_is_named_before_anything_is_done(
+    gone: str, words: tuple[str, ...], said: str, in_home: Path, tiny_run: Path
+) -> None:
+    """As in an installation of the core alone, which `make demo` makes."""
+    command = [sys.executable, "-c", WITHOUT, gone, "serve", *words, "--port", "0"]
+    cache = tiny_run.parents[1] / "cache"
+    command += [] if "--new-key" in words else [str(tiny_run)]
+    done = subprocess.run(command, env=environment(cache), capture_output=True, text=True, timeout=120, cwd=in_home)
+    assert done.returncode == 2 and "which is not installed" in done.stderr and said in done.stderr, done.stderr
+    assert not (tiny_run / "export").exists() and not done.stdout
 
 
 # -- chat --url ------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -191,6 +192,13 @@ def test_top_p_draws_from_the_nucleus_alone() -> None:
     assert sampling.choose(row, 0.0, 1.0, None) == 0
 
 
+@pytest.mark.parametrize("temperature", [1e-6, 1e-40, 1e-300])
+def test_a_temperature_next_to_zero_draws_the_likeliest(temperature: float) -> None:
+    row = torch.log(torch.tensor([0.2, 0.5, 0.3]))
+    assert sampling.choose(row, temperature, 1.0, torch.Generator().manual_seed(0)) == 1
+    assert sampling.choose(row, temperature, 0.5, torch.Generator().manual_seed(0)) == 1
+
+
 def test_logprobs_are_the_model_s_own(engine: Any) -> None:
     [answer] = together(steps(engine(), greedy(PROMPTS[0], top_logprobs=3)))
     with torch.no_grad():
@@ -247,6 +255,81 @@ def test_a_model_that_fails_fails_its_requests_and_not_in_silence(engine: Any, m
     monkeypatch.setattr(one.model, "forward", lambda *_args, **_more: 1 / 0)
     with pytest.raises(TunewrightError, match="division by zero"):
         together(steps(one, greedy(PROMPTS[0])))
+
+
+def test_an_answer_that_cannot_go_on_ends_alone(engine: Any, monkeypatch: Any) -> None:
+    """A failure of one request's choosing (here: a seed that the test plants) is not one of those beside it."""
+    one, draw = engine(), sampling.Sampler.__call__
+
+    def broken(sampler: sampling.Sampler, row: torch.Tensor) -> int:
+        if sampler.ask.seed == 13:
+            raise RuntimeError("no way on")
+        return draw(sampler, row)
+
+    monkeypatch.setattr(sampling.Sampler, "__call__", broken)
+
+    async def asked() -> list[Any]:
+        planted = Ask((1, 5), NEW, frozenset(), seed=13)
+        good = Ask(tuple(PROMPTS[0]), NEW, frozenset(), temperature=0.0, top_logprobs=0)
+        return await asyncio.gather(steps(one, good), steps(one, planted), return_exceptions=True)
+
+    answer, failed = asyncio.run(asked())
+    assert isinstance(failed, TunewrightError) and "no way on" in str(failed)
+    assert tokens(answer) == alone(model(), PROMPTS[0])
+    assert one._manager is not None and one._manager.is_running()
+
+
+def test_an_engine_whose_step_failed_answers_the_next_request(engine: Any, monkeypatch: Any, tmp_path: Path) -> None:
+    one = engine()
+    one.offer("a", write_adapter(tmp_path / "a", 0))
+    forward = one.model.forward
+    for _time in range(3):
+        monkeypatch.setattr(one.model, "forward", lambda *_args, **_more: 1 / 0)
+        with pytest.raises(TunewrightError, match="division by zero"):
+            together(steps(one, greedy(PROMPTS[0])))
+        monkeypatch.setattr(one.model, "forward", forward)
+        [answer] = together(steps(one, greedy(PROMPTS[0])))
+        assert tokens(answer) == alone(model(), PROMPTS[0])
+    [answer] = together(steps(one, greedy(PROMPTS[0], "a")))
+    assert tokens(answer) == alone(with_peft(tmp_path / "a"), PROMPTS[0])
+
+
+def test_a_client_that_leaves_while_its_adapter_is_read_lets_it_go(engine: Any, tmp_path: Path) -> None:
+    one = engine(adapters=1)
+    one.offer("a", write_adapter(tmp_path / "a", 0))
+    reading, read, hold = threading.Event(), threading.Event(), one.adapters.hold
+
+    def slow(name: str) -> None:
+        reading.set()
+        read.wait(10)
+        hold(name)
+
+    one.adapters.hold = slow
+
+    async def leave() -> None:
+        task = asyncio.create_task(steps(one, greedy([1, 5], "a")))
+        await asyncio.to_thread(reading.wait, 10)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        read.set()
+        async with asyncio.timeout(10):
+            while "a" not in one.adapters.loaded or +one.adapters.in_use:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(leave())
+
+
+def test_an_adapter_that_left_with_its_client_is_missed_by_nobody(engine: Any, tmp_path: Path) -> None:
+    """A batch may still hold a request that was cancelled while the batch was made, and whose adapter is gone."""
+    one = engine()
+    for seed, name in enumerate("ab"):
+        one.offer(name, write_adapter(tmp_path / name, seed))
+    one.adapters.hold("a")
+    for spans, whose in (([("b", 2)], []), ([("a", 1), ("b", 2)], [1.0, 0.0, 0.0]), ([("b", 1), (None, 1)], [])):
+        one.adapters.route(spans)
+        assert bool(one.adapters.now) == bool(whose)
+        if whose:
+            assert one.adapters.mask[:, 0].tolist() == whose
 
 
 @pytest.mark.parametrize("fault", ["damaged", "other base", "dora"])

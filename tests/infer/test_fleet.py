@@ -20,6 +20,7 @@ from tunewright.infer.fleet import RunFleet
 from tunewright.infer.live import Ask, Served
 from tunewright.infer.open import open_run
 from tunewright.infer.serving import open_fleet
+from tunewright.recipe.load import load
 from tunewright.rundir import RunDir
 
 QUESTION = [Message("user", "What is at the harbour?")]
@@ -47,6 +48,42 @@ def test_runs_and_then_their_base_can_be_asked_for(fleet: RunFleet, tiny_run: Pa
     assert [(card.name, card.gives) for card in fleet.cards()] == [
         (tiny_run.name, "answers"), ("twin", "answers"), (fleet.cards()[-1].base.rpartition("/")[2], "answers"),
     ]  # fmt: skip
+
+
+def test_a_card_says_whether_its_model_chats(fleet: RunFleet, tiny_run: Path, tmp_path: Path) -> None:
+    """Before a weight is read: what is shown for it must not name a path that refuses it."""
+    (tmp_path / "reader").mkdir()
+    fleet.add_base(str(write_encoder(tmp_path / "reader")))
+    (tmp_path / "pages.txt").write_text("\n\n".join(f"# Page {n}\n\nThe river rises in the hills." for n in range(40)))
+    base = load(tiny_run / "recipe.yaml").recipe.base
+    settings = ["task=pretrain", f"base={base}", "train.max_steps=1", "data.max_length=64"]
+    made = api.train(str(tmp_path / "pages.txt"), settings, out=tmp_path / "pages")
+    fleet.add_run(made.folder)
+    chats = {card.name: card.chats for card in fleet.cards()}
+    assert chats.pop("reader") is chats.pop("pages") is False
+    assert all(chats.values()) and len(chats) == 3
+    for card in fleet.cards():
+        assert asyncio.run(fleet.get(card.name)).chats == card.chats
+
+
+def test_two_bases_in_folders_of_one_name_are_told_apart(fleet: RunFleet, tiny_base: Path, tmp_path: Path) -> None:
+    for number in range(2):
+        other = tmp_path / str(number) / fleet.cards()[-1].name
+        shutil.copytree(tiny_base, other)
+        (other / "config.json").write_text((other / "config.json").read_text() + "\n" * (number + 1))
+        fleet.add_base(str(other))
+        fleet.add_base(str(other))
+    names = [card.name for card in fleet.cards()[2:]]
+    assert len(set(names)) == 3 and all(name.startswith(names[0]) for name in names)
+
+
+def test_a_base_with_the_name_of_a_run_is_refused(fleet: RunFleet, tiny_base: Path, tmp_path: Path) -> None:
+    (tmp_path / "bases").mkdir()
+    shutil.copytree(tiny_base, tmp_path / "bases" / "twin")
+    config = tmp_path / "bases" / "twin" / "config.json"
+    config.write_text(config.read_text() + "\n")
+    with pytest.raises(RunError, match="two models are called twin"):
+        fleet.add_base(str(tmp_path / "bases" / "twin"))
 
 
 def test_all_of_them_share_one_base(fleet: RunFleet) -> None:
@@ -87,8 +124,6 @@ def test_a_run_that_trained_its_weights_has_its_own_engine(fleet: RunFleet, tiny
 
 
 def quick_full(run: Path, quick: Any) -> list[str]:
-    from tunewright.recipe.load import load
-
     return [*quick(Path(load(run / "recipe.yaml").recipe.base)), "train.method=full"]
 
 
@@ -136,7 +171,7 @@ def test_a_changed_base_is_refused_before_any_weight_is_read(tiny_run: Path, tmp
 
 
 def test_two_runs_of_one_name_are_an_error(tiny_run: Path) -> None:
-    with pytest.raises(RunError, match="two runs are called"):
+    with pytest.raises(RunError, match="two models are called"):
         open_fleet([RunDir(tiny_run), RunDir(tiny_run)])
 
 

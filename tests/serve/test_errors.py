@@ -61,6 +61,10 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
         {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "no"}}}},
         "response_format", "invalid_schema",
     ),
+    "bad pattern": (
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"pattern": "(("}}}},
+        "response_format", "invalid_schema",
+    ),
     "role": ({"messages": [{"role": "robot", "content": "a"}]}, "messages[0].role", "invalid_value"),
     "no content": ({"messages": [{"role": "user"}]}, "messages[0].content", "missing_required_parameter"),
     "picture": (
@@ -86,6 +90,20 @@ HARMLESS: dict[str, Any] = {
     "temperature": None, "top_p": 0, "seed": -5, "parallel_tool_calls": True, "modalities": ["text"],
     "response_format": {"type": "text"}, "stream": False, "logprobs": False, "max_tokens": 2.0,
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("temperature", [1e-9, 1e-40, 1e-300])
+def test_a_temperature_next_to_zero_is_answered_and_so_is_what_comes_after_it(
+    server: Server, temperature: float
+) -> None:
+    assert post(f"{server.url}/chat/completions", CHAT | {"temperature": temperature})[0] == 200
+    assert post(f"{server.url}/chat/completions", CHAT)[0] == 200
+
+
+def test_an_empty_suffix_is_none(server: Server) -> None:
+    asked = {"model": "town-1", "prompt": "The river", "max_tokens": 1}
+    assert post(f"{server.url}/completions", asked | {"suffix": ""})[0] == 200
+    assert post(f"{server.url}/completions", asked | {"suffix": "."})[1]["error"]["param"] == "suffix"
 
 
 @pytest.mark.parametrize("name", HARMLESS)

@@ -189,6 +189,10 @@ def test_a_body_that_is_too_large_is_refused(house: Open) -> None:
     connection.request("POST", "/v1/chat/completions", pieces, headers, encode_chunked=True)
     assert connection.getresponse().status == 413
     connection.close()
+    large = b"x" * 5_000_000  # of which most is still under way when the answer is known
+    connection.request("POST", "/v1/chat/completions", large, headers)
+    assert connection.getresponse().status == 413
+    connection.close()
 
 
 def test_answers_are_no_longer_than_the_server_allows(house: Open) -> None:

@@ -175,6 +175,8 @@ def test_completions_go_on_with_a_text(strict: openai.OpenAI) -> None:
     assert choice.finish_reason == "length" and done.usage is not None and done.usage.completion_tokens == 5
     assert choice.logprobs is not None and choice.logprobs.tokens is not None
     assert "".join(choice.logprobs.tokens) == choice.text and len(choice.logprobs.top_logprobs or []) == 5
+    for likely in choice.logprobs.top_logprobs or []:
+        assert list(likely.values()) == sorted(likely.values(), reverse=True)
 
 
 def test_a_prompt_written_out_with_its_template_is_the_chat(client: openai.OpenAI) -> None:
@@ -220,6 +222,8 @@ def test_an_output_comes_through_completions_and_chat(client: openai.OpenAI) -> 
     )
     with pytest.raises(openai.BadRequestError, match="beams"):
         client.completions.create(model="pairs-1", prompt="salt 3", temperature=0.7)
+    nothing = client.completions.create(model="pairs-1", prompt="salt 3", max_tokens=0, echo=True)
+    assert nothing.choices[0].text == "salt 3" and nothing.usage.completion_tokens == 0  # type: ignore[union-attr]
 
 
 # -- embeddings and labels -------------------------------------------------------------------------------------------
@@ -240,6 +244,8 @@ def test_base64_is_little_endian_float32(server: Server, client: openai.OpenAI) 
     raw = client.post("/embeddings", body=body, cast_to=dict[str, Any])
     told = np.frombuffer(base64.b64decode(raw["data"][0]["embedding"]), dtype="<f4")
     plain = client.embeddings.create(model="reader", input="the river", encoding_format="float").data[0].embedding
+    none = client.post("/embeddings", body=body | {"encoding_format": None}, cast_to=dict[str, Any])
+    assert none["data"][0]["embedding"] == plain
     assert np.array_equal(told, np.array(plain, dtype=np.float32))
 
 
@@ -267,7 +273,9 @@ def test_labels_come_with_probabilities(client: openai.OpenAI) -> None:
     for row in rows:
         assert abs(sum(row["probabilities"].values()) - 1) < 1e-5
         assert row["probability"] == max(row["probabilities"].values())
-    assert labels("The river rises in the hills 3") == rows[:1]
+    assert labels("The river rises in the hills 3") == labels({"text": "The river rises in the hills 3"}) == rows[:1]
+    with pytest.raises(openai.BadRequestError, match="at least 1 item"):
+        labels([])
     with pytest.raises(openai.BadRequestError, match="without any character"):
         labels([""])
     with pytest.raises(openai.BadRequestError, match="maximum context length"):

@@ -31,10 +31,8 @@ class Endpoint:
         """Names of what can be talked to; our own servers say which do more than that. Raises InputError."""
         with self._open("models", None) as reply:
             try:
-                data = [
-                    (str(one["id"]), (one.get("tunewright") or {}).get("gives")) for one in json.load(reply)["data"]
-                ]
-                return [name for name, gives in data if gives in (None, "answers", "outputs")]
+                data = [(str(one["id"]), one.get("tunewright") or {}) for one in json.load(reply)["data"]]
+                return [name for name, ours in data if ours.get("chats", True)]
             except (ValueError, KeyError, TypeError, AttributeError):
                 raise self._no_endpoint() from None
 

@@ -43,9 +43,11 @@ def command(
     Each run is a model by the name of its folder; the bases under them are models too. Chat, completions,
     embeddings, labels: docs/serve.md says what is understood. Ctrl-C finishes what is being answered, then ends.
     """
-    from tunewright.serve import keys, server
+    from tunewright.serve import server
 
-    server.require_packages()
+    server.require_packages()  # before anything is imported that needs them
+    from tunewright.serve import keys
+
     if new_key is not None:
         if key_file is None:
             raise click.UsageError(_("--new-key needs a file for its hash: add --key-file FILE"))
@@ -84,8 +86,11 @@ def _fleet(
     from tunewright import rundir
     from tunewright.cli.screen import Screen
     from tunewright.export.lying import gguf_of
+    from tunewright.infer import llama_cpp, vllm
     from tunewright.infer.serving import LlamaCpp, Options, Transformers, Vllm, open_fleet
 
+    if engine != ENGINES[0]:  # before a run is exported for it
+        (vllm if engine == "vllm" else llama_cpp).require_package()
     options = Options(adapters, context)
     found = [rundir.find(name) for name in runs] or ([] if bases else [rundir.find()])
     screen = Screen()
@@ -100,25 +105,18 @@ def _fleet(
 def _say(url: str, cards: list[Card], has_key: bool, as_json: bool) -> None:
     """What is served, where, and a line that asks it."""
     if as_json:
-        models = [{"id": card.name, "base": card.base, "gives": card.gives} for card in cards]
+        models = [{"id": card.name, "base": card.base, "gives": card.gives, "chats": card.chats} for card in cards]
         click.echo(json.dumps({"url": f"{url}/v1", "models": models}, ensure_ascii=False))
         return
+    from tunewright.serve import snippets
+
     width = max(len(card.name) for card in cards)
     lines = [_("Serving at {url}", url=f"{url}/v1")]
     for card in cards:
-        what = card.gives if card.run is None else _("{gives}, tuned from {base}", gives=card.gives, base=card.base)
+        gives = snippets.gives_of(card)
+        gives = _("continuations") if gives == "likelihood" else gives
+        what = gives if card.run is None else _("{gives}, tuned from {base}", gives=gives, base=card.base)
         lines.append(f"  {card.name.ljust(width)}  {what}")
-    click.echo("\n".join([*lines, "", example(url, cards[0], has_key), "", _("Ctrl-C ends it.")]))
+    example = snippets.curl(cards[0].name, snippets.gives_of(cards[0]), url=f"{url}/v1", key=has_key)
+    click.echo("\n".join([*lines, "", example, "", _("Ctrl-C ends it.")]))
 
-
-def example(url: str, card: Card, has_key: bool) -> str:
-    """A line for a shell that asks ``card``."""
-    question = _("Who are you?")
-    path, asked = {
-        "labels": ("classify", {"input": question}),
-        "vectors": ("embeddings", {"input": question}),
-        "outputs": ("completions", {"prompt": question}),
-    }.get(card.gives, ("chat/completions", {"messages": [{"role": "user", "content": question}]}))
-    body = json.dumps({"model": card.name, **asked}, ensure_ascii=False).replace("'", "'\\''")
-    key = " -H 'Authorization: Bearer YOUR_KEY'" if has_key else ""
-    return f"curl {url}/v1/{path} -H 'Content-Type: application/json'{key} \\\n  -d '{body}'"

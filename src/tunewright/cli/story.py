@@ -13,10 +13,10 @@ from typing import Any
 
 from tunewright import rundir
 from tunewright.api import written
-from tunewright.cli import snippets
 from tunewright.cli.screen import Screen, leave_terminal
 from tunewright.evaluate import learned, table
 from tunewright.rundir import RunDir
+from tunewright.serve import server, snippets
 from tunewright.text import _
 from tunewright.train.ranks import join
 
@@ -89,13 +89,18 @@ def _next(run: RunDir, evaluation: dict[str, Any]) -> list[str]:
     """What one may type now: to talk to a model that answers, to hand rows to one that gives labels or outputs; and how
     a program calls it once it is served."""
     gives = evaluation.get("gives", "answers")
-    if gives in ("answers", "likelihood"):
+    if gives == "answers":
         lines = [_("Talk:    tunewright chat"), _("Ask:     tunewright chat -m \"…\" --compare")]
+    elif gives == "likelihood":
+        lines = []
     else:
         lines = [_("Predict: tunewright predict {run} FILE -o out.jsonl", run=run)]
     name = run.path.resolve().name
     asked = snippets.question([str(row.get("prompt") or row.get("text") or "") for row in evaluation.get("rows", [])])
-    lines += [_("Serve:   tunewright serve"), "", snippets.curl(name, gives, asked)]
+    lines.append(_("Serve:   tunewright serve"))
+    if (missing := server.missing_package()) is not None:  # the core alone is installed, as `make demo` does it
+        lines.append(_("         ({do})", do=missing.do))
+    lines += ["", snippets.curl(name, gives, asked)]
     return [*lines, "", snippets.python(name, gives, asked)]
 
 

@@ -12,7 +12,7 @@ import json
 import math
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,42 +77,36 @@ class Adapters:
             self._make_room()
 
     def route(self, spans: Sequence[tuple[str | None, int]]) -> None:
-        """Whose the next batch's tokens are: (adapter, tokens) of each request, in the order of the packed row."""
-        names = tuple(sorted({name for name, _tokens in spans if name is not None}))
+        """Whose the next batch's tokens are: (adapter, tokens) of each request, in the order of the packed row.
+
+        An adapter that has left belongs to a request whose client has: its tokens are read by nobody.
+        """
+        asked = sorted({name for name, _tokens in spans if name is not None})
+        mine = {name: found for name in asked if (found := self.loaded.get(name)) is not None}
+        names = tuple(mine)
         self.mask = None
         if not names:
             self.now = {}
-        elif len(names) == 1 and all(name is not None for name, _tokens in spans):
-            self.now = self.loaded[names[0]]
+        elif len(names) == 1 and all(name in mine for name, _tokens in spans):
+            self.now = mine[names[0]]
         else:
-            self.now = self._together(names)
+            self.now = self._together(mine)
             device = next(self.model.parameters()).device
-            places = torch.tensor([-1 if name is None else names.index(name) for name, _tokens in spans])
+            places = torch.tensor([names.index(name) if name in mine else -1 for name, _tokens in spans])
             whose = places.repeat_interleave(torch.tensor([tokens for _name, tokens in spans]))  # (tokens,)
-            blocks = torch.cat([torch.full((self._rank(name),), n) for n, name in enumerate(names)])  # (ranks,)
+            blocks = torch.cat([torch.full((_rank(one),), n) for n, one in enumerate(mine.values())])  # (ranks,)
             self.mask = (whose[:, None] == blocks[None, :]).float().to(device)
 
-    def _together(self, names: tuple[str, ...]) -> dict[str, Update]:
+    def _together(self, mine: Mapping[str, Mapping[str, Update]]) -> dict[str, Update]:
         """The updates of several adapters as one, their ranks side by side: one product for all of a batch's tokens."""
-        if names not in self.stacked:
-            layers = sorted(set().union(*(self.loaded[name] for name in names)))
-            self.stacked[names] = {layer: self._side_by_side(layer, names) for layer in layers}
-        self.stacked.move_to_end(names)
+        found = self.stacked.pop(tuple(mine), None)
+        if found is None:
+            layers = sorted(set().union(*mine.values()))
+            found = {layer: _side_by_side(layer, mine.values()) for layer in layers}
+        self.stacked[tuple(mine)] = found
         while len(self.stacked) > STACKED:
             self.stacked.popitem(last=False)
-        return self.stacked[names]
-
-    def _side_by_side(self, layer: str, names: tuple[str, ...]) -> Update:
-        some = next(self.loaded[name][layer] for name in names if layer in self.loaded[name])
-        parts = []
-        for name in names:
-            rank = self._rank(name)
-            none = Update(some.down.new_zeros(rank, some.down.shape[1]), some.up.new_zeros(some.up.shape[0], rank))
-            parts.append(self.loaded[name].get(layer, none))
-        return Update(torch.cat([one.down for one in parts]), torch.cat([one.up for one in parts], dim=1))
-
-    def _rank(self, name: str) -> int:
-        return len(next(iter(self.loaded[name].values())).down)
+        return found
 
     def _hook(self, layer: str) -> Any:
         def add(_module: nn.Module, args: tuple[torch.Tensor, ...], out: torch.Tensor) -> torch.Tensor | None:
@@ -141,6 +135,20 @@ class Adapters:
                 del self.loaded[name]
                 for names in [one for one in list(self.stacked) if name in one]:
                     self.stacked.pop(names, None)
+
+
+def _side_by_side(layer: str, adapters: Collection[Mapping[str, Update]]) -> Update:
+    some = next(one[layer] for one in adapters if layer in one)
+    parts = []
+    for one in adapters:
+        rank = _rank(one)
+        none = Update(some.down.new_zeros(rank, some.down.shape[1]), some.up.new_zeros(some.up.shape[0], rank))
+        parts.append(one.get(layer, none))
+    return Update(torch.cat([one.down for one in parts]), torch.cat([one.up for one in parts], dim=1))
+
+
+def _rank(adapter: Mapping[str, Update]) -> int:
+    return len(next(iter(adapter.values())).down)
 
 
 def _read(model: nn.Module, folder: Path) -> dict[str, Update]:

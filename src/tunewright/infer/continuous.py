@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import itertools
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,12 +46,14 @@ PREFILL = 512  # tokens of prompts and answers in one step
 
 @dataclass
 class _Place:
-    """A request under way: who waits for its tokens, and how they are chosen. given: tokens handed over so far."""
+    """A request under way: who waits for its tokens, and how they are chosen. given: tokens handed over so far.
+    failed: no token could be chosen, and who waits was told."""
 
     sampler: Sampler
     loop: asyncio.AbstractEventLoop
     steps: asyncio.Queue[Step | Exception] = field(default_factory=asyncio.Queue)
     given: int = 0
+    failed: bool = False
 
     @property
     def ask(self) -> Ask:
@@ -59,6 +62,17 @@ class _Place:
     def __deepcopy__(self, _memo: dict[int, Any]) -> _Place:
         """transformers copies a request that it sets aside for want of room; who waits for it stays the same."""
         return self
+
+    def choose(self, row: torch.Tensor) -> int:
+        """(V,) -> the next token. What cannot be chosen (a grammar that has no way on) is the end of this answer alone:
+        an exception here would be the end of the engine, and of all that it is answering."""
+        if not self.failed:
+            try:
+                return self.sampler(row)
+            except Exception as error:
+                self.failed = True
+                self.put(_failure(error))
+        return 0  # read by nobody
 
     def put(self, item: Step | Exception) -> None:
         self.loop.call_soon_threadsafe(self.steps.put_nowait, item)
@@ -79,6 +93,7 @@ class ContinuousEngine:
         self._places: dict[str, _Place] = {}
         self._lock = threading.Lock()
         self._manager: ContinuousBatchingManager | None = None
+        self._closed = False
         self._threads = (quickest(model), torch.get_num_threads())
 
     def offer(self, adapter: str, folder: Path) -> None:
@@ -86,55 +101,70 @@ class ContinuousEngine:
 
     async def answer(self, ask: Ask) -> AsyncIterator[Step]:
         place = _Place(Sampler(ask, self.grammars, self.model.device), asyncio.get_running_loop())
-        if ask.adapter is not None:  # in a thread, since it may have to be read
-            await asyncio.to_thread(self.adapters.hold, ask.adapter)
         name, over = f"request-{next(self._numbers)}", False
-        self._places[name] = place
+        async with self._holding(ask.adapter):
+            self._places[name] = place
+            try:
+                while not _add(await asyncio.to_thread(self._running), name, place):
+                    pass  # a step has failed just now; it begins again
+                while not over:
+                    step = await place.steps.get()
+                    if isinstance(step, Exception):
+                        over = not place.failed
+                        raise step
+                    over = step.end is not None
+                    yield step
+            finally:
+                del self._places[name]
+                if not over and self._manager is not None:
+                    self._manager.cancel_request(name)
+
+    @contextlib.asynccontextmanager
+    async def _holding(self, adapter: str | None) -> AsyncIterator[None]:
+        """The adapter stays in memory. It may have to be read, in a thread, which goes on when the client leaves."""
+        if adapter is None:
+            yield
+            return
+        held = asyncio.ensure_future(asyncio.to_thread(self.adapters.hold, adapter))
+
+        def let_go(done: asyncio.Future[None]) -> None:
+            if not done.cancelled() and done.exception() is None:
+                self.adapters.release(adapter)
+
         try:
-            self._add(name, place)
-            while not over:
-                step = await place.steps.get()
-                if isinstance(step, Exception):
-                    over = True
-                    raise step
-                over = step.end is not None
-                yield step
+            await asyncio.shield(held)
+            yield
         finally:
-            del self._places[name]
-            if not over and self._manager is not None:
-                self._manager.cancel_request(name)
-            if ask.adapter is not None:
-                self.adapters.release(ask.adapter)
+            let_go(held) if held.done() else held.add_done_callback(let_go)
 
     def close(self) -> None:
         """Finishes what is being answered."""
+        self._closed = True
         if self._manager is not None:
             with quiet():
                 self._manager.stop(block=True)
             self._manager = None
 
-    def _add(self, name: str, place: _Place) -> None:
-        ask = place.ask
-        added = self._running().add_request(
-            list(ask.prompt), request_id=name, max_new_tokens=ask.max_new_tokens, streaming=True,
-            eos_token_id=sorted(ask.stops), place=place,
-        )  # fmt: skip
-        if added is None:
-            raise TunewrightError(_("the engine has stopped"), do=_("start the server again"))
-
     @contextlib.contextmanager
     def _still(self) -> Iterator[None]:
         """Between two steps."""
         with self._lock:
-            pause = contextlib.nullcontext() if self._manager is None else self._manager.pause()
+            manager = self._manager
+            pause = manager.pause() if manager is not None and manager.is_running() else contextlib.nullcontext()
             with pause:
                 yield
 
     def _running(self) -> ContinuousBatchingManager:
-        """The manager, begun on first use, so that a model that nobody asks takes no room for keys and values."""
+        """The manager, begun on first use, so that a model that nobody asks takes no room for keys and values; and
+        again after a step that failed, of which those that it was answering were told."""
         with self._lock:
+            if self._closed:
+                raise TunewrightError(_("the engine has stopped"), do=_("start the server again"))
             if self._manager is None:
                 self._manager = self._begin()
+            elif self._manager.background_thread_status.can_accept_new_requests() is not None:
+                self._manager.join(time.perf_counter())
+                self._manager.start()
             return self._manager
 
     def _begin(self) -> ContinuousBatchingManager:
@@ -160,6 +190,20 @@ def bytes_a_token(model: PreTrainedModel) -> int:
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return int(2 * config.num_hidden_layers * heads * size * model.dtype.itemsize)
+
+
+def _add(manager: ContinuousBatchingManager, name: str, place: _Place) -> bool:
+    """Whether it was taken."""
+    ask = place.ask
+    added = manager.add_request(
+        list(ask.prompt), request_id=name, max_new_tokens=ask.max_new_tokens, streaming=True,
+        eos_token_id=sorted(ask.stops), place=place,
+    )  # fmt: skip
+    return added is not None
+
+
+def _failure(why: object) -> TunewrightError:
+    return TunewrightError(_("the engine failed: {why}", why=why))
 
 
 class _Choosing(ContinuousBatchingLogitsProcessorList):
@@ -193,7 +237,7 @@ class _Choosing(ContinuousBatchingLogitsProcessorList):
         for number, place in enumerate(self.choosing):
             if place.sampler.is_plain:
                 continue
-            token = place.sampler(plain[number])
+            token = place.choose(plain[number])
             if scores is plain:
                 scores = plain.clone()
             scores[number, token] = torch.inf
@@ -213,10 +257,10 @@ class _Router(OutputRouter):
     def deliver_batch(self, outputs: Sequence[GenerationOutput]) -> None:
         for output in outputs:
             place = self.places.get(output.request_id)
-            if place is None:  # its client left in this very step
+            if place is None or place.failed:  # its client left in this very step, or was told that it failed
                 continue
             if output.error is not None:
-                place.put(TunewrightError(_("the engine failed: {why}", why=output.error)))
+                place.put(_failure(output.error))
                 continue
             tokens = output.generated_tokens
             for number in range(place.given, len(tokens)):

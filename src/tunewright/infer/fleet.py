@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tunewright import rundir
+from tunewright.data.codec import Codec
 from tunewright.data.template import ChatTemplate
 from tunewright.errors import BaseModelError, RunError
 from tunewright.infer.embeddings import open_encoder
@@ -29,7 +30,7 @@ from tunewright.model.load import writes_text
 from tunewright.model.source import Base, read_config
 from tunewright.recipe.schema import Recipe
 from tunewright.rundir import RunDir
-from tunewright.tasks import TASKS
+from tunewright.tasks import TASKS, Task
 from tunewright.text import _
 
 
@@ -67,6 +68,7 @@ class RunFleet:
         self._members: dict[str, _Member] = {}
         self._bases: dict[tuple[str, str], LiveEngine] = {}  # by the base's hash and precision
         self._own: list[LiveEngine] = []
+        self._base_names: dict[str, str] = {}  # by the base's hash
         self._precisions: dict[str, str] = {}  # what the runs on a base want it in, by the base's hash
         self._opening = threading.Lock()
         self._pool = Pool()
@@ -74,28 +76,41 @@ class RunFleet:
     def add_run(self, run: RunDir) -> None:
         """Raises RunError or BaseModelError for a run that cannot be served; no weight is read yet."""
         told = read_run(run)
-        name = Path(str(run)).resolve().name
+        name = run.path.resolve().name
         if name in self._members:
-            raise RunError(
-                _("two runs are called {name}", name=name), where=str(run), do=_("rename one of the folders"),
-                command="tunewright serve --help",
-            )  # fmt: skip
+            raise _two(name, str(run))
         created = int(run.file(rundir.MANIFEST).stat().st_mtime)
-        card = Card(name, created, base_name(told.recipe.base), GIVES[told.task.gives], str(run), self.engines.name)
+        card = Card(
+            name, created, self._name_of(told.base, told.recipe.base), GIVES[told.task.gives], str(run),
+            told.task.gives in ("answers", "outputs"), self.engines.name,
+        )  # fmt: skip
         if card.gives == "answers" and told.is_adapter:
             self._precisions.setdefault(told.base.sha256, str(told.recipe.train.precision))
         opener = self._open_writer if card.gives == "answers" else self._open_other
         self._members[name] = _Member(card, told.recipe.base, functools.partial(opener, card, told, run))
 
     def add_base(self, base: str) -> None:
-        """A base as it is; one that only reads is asked for vectors. Raises BaseModelError."""
+        """A base as it is; one that only reads is asked for vectors. Raises BaseModelError, RunError if a run has its
+        name."""
         found = source.fetch(base)
-        gives: Gives = "answers" if writes_text(read_config(found.folder)) else "vectors"
-        name = base_name(base)
+        name = self._name_of(found, base)
         if name in self._members:
+            if self._members[name].card.run is not None:
+                raise _two(name, str(found.folder))
             return
-        card = Card(name, int(time.time()), name, gives, None, self.engines.name)
-        self._members[name] = _Member(card, base, functools.partial(self._open_base, card, found))
+        now = int(time.time())
+        if not writes_text(read_config(found.folder)):
+            card = Card(name, now, name, "vectors", None, False, self.engines.name)
+            self._members[name] = _Member(card, base, functools.partial(_open_encoder, card, found))
+            return
+        task = TASKS["chat"]
+        try:
+            codec = task.codec(found.folder, Recipe())
+        except BaseModelError:  # no template: it goes on with a text, and is asked nothing
+            task = TASKS["pretrain"]
+            codec = task.codec(found.folder, Recipe())
+        card = Card(name, now, name, "answers", None, isinstance(codec, ChatTemplate), self.engines.name)
+        self._members[name] = _Member(card, base, functools.partial(self._open_base, card, found, task, codec))
 
     def add_bases_of_runs(self) -> None:
         """Each base under a run that answers: it is in memory anyway, and can be asked beside what was tuned."""
@@ -112,6 +127,14 @@ class RunFleet:
             if member.served is None:
                 member.served = await asyncio.to_thread(member.open)
             return member.served
+
+    def _name_of(self, base: Base, asked: str) -> str:
+        """What clients call a base. Two that lie in folders of one name are told apart by their hashes."""
+        if base.sha256 not in self._base_names:
+            name = base_name(asked)
+            taken = name in self._base_names.values()
+            self._base_names[base.sha256] = f"{name}-{base.sha256[:8]}" if taken else name
+        return self._base_names[base.sha256]
 
     async def close(self) -> None:
         for engine in [*self._bases.values(), *self._own]:
@@ -130,7 +153,7 @@ class RunFleet:
             self._own.append(own)
         return Served(
             card.name, card.created, card.base, "answers", codec, engine, stops,
-            None if own else card.name, told.recipe.data.system, isinstance(codec, ChatTemplate),
+            None if own else card.name, told.recipe.data.system, card.chats,
         )  # fmt: skip
 
     def _open_other(self, card: Card, told: Told, run: RunDir) -> Served:
@@ -142,20 +165,11 @@ class RunFleet:
             opened=opened,
         )  # fmt: skip
 
-    def _open_base(self, card: Card, base: Base) -> Served:
-        if card.gives == "vectors":
-            encoder = open_encoder(base)
-            return Served(card.name, card.created, card.base, "vectors", encoder.codec, encoder)
-        task = TASKS["chat"]
-        try:
-            codec = task.codec(base.folder, Recipe())
-        except BaseModelError:  # no template: it goes on with a text, and is asked nothing
-            task = TASKS["pretrain"]
-            codec = task.codec(base.folder, Recipe())
+    def _open_base(self, card: Card, base: Base, task: Task, codec: Codec) -> Served:
         stops = frozenset(frozen_generation(task, base, codec)["eos_token_id"])
         return Served(
             card.name, card.created, card.base, "answers", codec, self._of_base(base, None), stops,
-            chats=isinstance(codec, ChatTemplate),
+            chats=card.chats,
         )  # fmt: skip
 
     def _of_base(self, base: Base, precision: str | None) -> LiveEngine:
@@ -166,6 +180,18 @@ class RunFleet:
             if key not in self._bases:
                 self._bases[key] = self.engines.of_base(base, wanted)
             return self._bases[key]
+
+
+def _open_encoder(card: Card, base: Base) -> Served:
+    encoder = open_encoder(base)
+    return Served(card.name, card.created, card.base, "vectors", encoder.codec, encoder)
+
+
+def _two(name: str, where: str) -> RunError:
+    return RunError(
+        _("two models are called {name}", name=name), where=where,
+        do=_("name each once, and rename the folder of one if they are two"), command="tunewright serve --help",
+    )  # fmt: skip
 
 
 def base_name(base: str) -> str:

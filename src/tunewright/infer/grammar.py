@@ -106,6 +106,6 @@ def _checked(grammar: str) -> str:
 
 def _refused(why: object) -> DataError:
     return DataError(
-        _("the schema cannot be followed: {why}", why=str(why).strip().splitlines()[0]), where="json_schema",
+        _("the schema cannot be followed: {why}", why=" ".join(str(why).split())), where="json_schema",
         do=_("use the keywords of JSON Schema that structured outputs know"), command="tunewright serve --help",
     )  # fmt: skip

@@ -99,14 +99,16 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A model that can be asked for, before it is loaded. run: its folder, None for a base.  engine: where its
-    answers come from (``transformers``, ``llama.cpp``, ``vllm``)."""
+    """A model that can be asked for, before it is loaded. run: its folder, None for a base.  chats: it may be asked
+    with a conversation; one that was trained on plain text, or has no template, goes on with a text.  engine: where
+    its answers come from (``transformers``, ``llama.cpp``, ``vllm``)."""
 
     name: str
     created: int
     base: str
     gives: Gives
     run: str | None
+    chats: bool
     engine: str = "transformers"
 
 

@@ -23,12 +23,17 @@ from tunewright.infer.sampling import Sampler
 from tunewright.text import _
 
 
+def require_package() -> None:
+    """Raises MissingExtra."""
+    if find_spec("llama_cpp") is None:
+        raise MissingExtra("llama-cpp-python", "llama-cpp", _("the engine llama.cpp"))
+
+
 class LlamaCppEngine:
     """A ``LiveEngine``. tokenizer: the folder that holds the tokenizer.json of the same vocabulary."""
 
     def __init__(self, file: Path, context: int, tokenizer: Path) -> None:
-        if find_spec("llama_cpp") is None:
-            raise MissingExtra("llama-cpp-python", "llama-cpp", _("the engine llama.cpp"))
+        require_package()
         import llama_cpp
 
         self.context = context

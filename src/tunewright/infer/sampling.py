@@ -9,6 +9,8 @@ from tunewright.infer.live import Ask
 
 Scored = tuple[float, tuple[tuple[int, float], ...]]
 
+COLDEST = 1e-6  # below it a difference of logits overflows, and nothing but the likeliest is drawn long before
+
 
 class Sampler:
     """One answer's way of choosing: its temperature, nucleus, seed, grammar and log-probabilities."""
@@ -45,7 +47,7 @@ def choose(row: torch.Tensor, temperature: float, top_p: float, generator: torch
     """(V,) -> the next token: the likeliest at temperature 0, else drawn from the nucleus of mass ``top_p``."""
     if temperature == 0:
         return int(row.argmax())
-    chances = (row / temperature).softmax(0)
+    chances = ((row - row.max()) / max(temperature, COLDEST)).softmax(0)
     if top_p >= 1:
         return int(torch.multinomial(chances, 1, generator=generator))
     chances, order = chances.sort(descending=True)

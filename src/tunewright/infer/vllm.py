@@ -21,16 +21,21 @@ from tunewright.text import _
 MOST_RANK = 256  # of an adapter; vLLM makes room for it beforehand
 
 
+def require_package() -> None:
+    """Raises ResourceError."""
+    if find_spec("vllm") is None:
+        raise ResourceError(
+            _("the engine vllm needs the package vllm, which is not installed"),
+            do=_("install it as its own pages say; its build depends on the GPU"), command="pip install vllm",
+        )  # fmt: skip
+
+
 class VllmEngine:
     """A ``LiveEngine``. model: a folder in transformers' layout.  rank: the largest of an adapter on it, 0 if there is
     to be none."""
 
     def __init__(self, model: Path, dtype: str, context: int, adapters: int = 8, rank: int = 64) -> None:
-        if find_spec("vllm") is None:
-            raise ResourceError(
-                _("the engine vllm needs the package vllm, which is not installed"),
-                do=_("install it as its own pages say; its build depends on the GPU"), command="pip install vllm",
-            )  # fmt: skip
+        require_package()
         import vllm
         from vllm.lora.request import LoRARequest
         from vllm.v1.engine.async_llm import AsyncLLM

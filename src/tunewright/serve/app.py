@@ -22,6 +22,7 @@ def application(service: Service, hosts: frozenset[str] | None = None) -> ASGIAp
         Route("/", page),
         Route("/health", health),
         Route("/metrics", metrics),
+        Route("/snippets", models.snippets_of),
         Route("/v1/models", models.listed),
         Route("/v1/models/{model:path}", models.one),
         Route("/v1/chat/completions", chat, methods=["POST"]),

@@ -81,7 +81,7 @@ async def _plan(service: Service, request: Request, asked: ChatRequest) -> _Plan
     served = await service.model(asked.model, request)
     require_writer(served, PATH)
     tools, must_call = tools_of(asked.tools, asked.tool_choice)
-    held = grammar_of(asked.response_format)
+    held = await off_loop(grammar_of, asked.response_format)
     if served.gives == "outputs":
         return _Plan(served, await off_loop(_source, served, asked, bool(tools), held))
     codec = served.codec
@@ -95,7 +95,7 @@ async def _plan(service: Service, request: Request, asked: ChatRequest) -> _Plan
         if forms is None:
             raise unsupported("tools", _("The template of `{name}` does not know tools.", name=served.name))
         if must_call:
-            held = _forced(forms, tools, codec)
+            held = await off_loop(_forced, forms, tools, codec)
     try:
         prompt = await off_loop(codec.prompt_ids, messages_of(asked.messages, served), tools)
     except DataError as error:  # the template's own rules, such as roles that take turns

@@ -51,7 +51,7 @@ async def _labels(service: Service, request: Request, asked: ClassifyRequest) ->
 
 
 def _given(asked: ClassifyRequest) -> list[Given]:
-    inputs: Sequence[str | Pair] = [asked.input] if isinstance(asked.input, str) else asked.input
+    inputs: Sequence[str | Pair] = asked.input if isinstance(asked.input, list) else [asked.input]
     return [(one, None) if isinstance(one, str) else (one.text, one.text_pair) for one in inputs]
 
 

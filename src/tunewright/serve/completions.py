@@ -116,13 +116,13 @@ def _sources(
     service: Service, request: Request, asked: CompletionRequest, plan: _Plan, ticket: Ticket
 ) -> list[AsyncIterator[Piece]]:
     service.count_prompt(plan.served, sum(map(len, plan.prompts)))
+    if asked.max_tokens == 0:
+        return [_nothing() for _choice in plan.echoes]
     if plan.served.gives == "outputs":
         return [
             outputs.output(service, plan.served, prompt, asked.max_tokens, asked.stop, ticket)
             for prompt in plan.prompts
         ]
-    if asked.max_tokens == 0:
-        return [_nothing() for _ask in plan.asks]
     begun = notes(request).begun
     return [service.write(Job(plan.served, ask, asked.stop, begun), ticket) for ask in plan.asks]
 

@@ -53,7 +53,7 @@ async def _vectors(service: Service, request: Request, asked: EmbeddingRequest, 
     return {"object": "list", "data": data, "model": asked.model, "usage": usage}
 
 
-def _written(vector: Any, form: str) -> Any:
+def _written(vector: Any, form: str | None) -> Any:
     numbers = np.asarray(vector, dtype="<f4")
     return base64.b64encode(numbers.tobytes()).decode("ascii") if form == "base64" else numbers.tolist()
 

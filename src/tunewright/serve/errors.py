@@ -96,8 +96,11 @@ def parsed(model: type[M], body: Mapping[str, Any]) -> M:
 
 def _refuse(error: ValidationError) -> NoReturn:
     errors = error.errors(include_url=False, include_context=True)
-    # A name that nobody knows explains the others; of a union's types, the one that got furthest.
-    first = max(errors, key=lambda one: (one["type"] == "extra_forbidden", len(one["loc"])))
+    # A name that nobody knows explains the others; of a union's types, the one that got furthest, and of those one that
+    # was the right type.
+    first = max(
+        errors, key=lambda one: (one["type"] == "extra_forbidden", len(one["loc"]), not one["type"].endswith("_type"))
+    )
     param = _place(first["loc"])
     raised = first.get("ctx", {}).get("error")
     if isinstance(raised, ApiError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import secrets
@@ -27,7 +28,9 @@ PATHS = (
     "/v1/classify",
     "/health",
     "/metrics",
+    "/snippets",
 )
+READ_ON, READ_ON_SECONDS = 64 * 2**20, 10  # bytes of a body that is too large, and for how long
 GONE = 499  # how proxies call a client that did not wait
 _log = logging.getLogger("tunewright.serve")
 
@@ -64,6 +67,8 @@ class Frame:
             if answer.status >= 500:
                 _log.error("%s %s", noted.id, _("failed"), exc_info=error)
             if not status:
+                if answer.status == 413:
+                    await _let_it_end(scope, receive)
                 with contextlib.suppress(OSError):
                     await answer.response(scope, receive, sending)
         finally:
@@ -100,6 +105,21 @@ def _refused(scope: Scope, error: HTTPException) -> ApiError:
     elif error.status_code == 405:
         message, code = _("Not allowed to {method} on {path}.", method=method, path=path), "method_not_supported"
     return ApiError(error.status_code, message, code=code, headers=error.headers)
+
+
+async def _let_it_end(scope: Scope, receive: Receive) -> None:
+    """Reads on for a while what a client sends too much, and keeps none of it: most clients read no answer before they
+    have sent all, and would see a broken connection in its place."""
+    if Headers(scope=scope).get("expect"):  # it asks first
+        return
+    left = READ_ON
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(READ_ON_SECONDS):
+            more = True
+            while more and left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                more = message["type"] == "http.request" and message.get("more_body", False)
 
 
 class _Limited:

@@ -34,10 +34,12 @@ class Spelling:
         found: dict[str, Any] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
         for step in steps:
             text = self.text(step.token)
-            likely = {self.text(token): _finite(logprob) for token, logprob in reversed(step.top)}
+            likely: dict[str, float] = {}  # best first; of two tokens with one text, the likelier
+            for token, logprob in step.top:
+                likely.setdefault(self.text(token), _finite(logprob))
             found["tokens"].append(text)
             found["token_logprobs"].append(_finite(step.logprob))
-            found["top_logprobs"].append({text: _finite(step.logprob)} | likely)
+            found["top_logprobs"].append(likely | {text: likely.get(text, _finite(step.logprob))})
             found["text_offset"].append(offset)
             offset += len(text)
             self._before = step.token

@@ -8,8 +8,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from tunewright.infer.live import Card
+from tunewright.serve import snippets
 from tunewright.serve.errors import no_model
 from tunewright.serve.service import Service
+
+ADDRESS = "{url}"
 
 
 async def listed(request: Request) -> Response:
@@ -26,7 +29,21 @@ async def one(request: Request) -> Response:
     return JSONResponse(_entry(card))
 
 
+async def snippets_of(request: Request) -> Response:
+    """For the page: lines that call each model. Where its address goes stands ``{url}``: only a browser knows it."""
+    service: Service = request.app.service
+    return JSONResponse({card.name: _snippets(card, bool(service.keys)) for card in service.fleet.cards()})
+
+
+def _snippets(card: Card, key: bool) -> dict[str, str]:
+    gives = snippets.gives_of(card)
+    return {
+        "curl": snippets.curl(card.name, gives, url=ADDRESS, key=key),
+        "python": snippets.python(card.name, gives, url=ADDRESS, key=key),
+    }
+
+
 def _entry(card: Card) -> dict[str, Any]:
     """OpenAI's four, and what only we say under a name of our own."""
-    ours = {"base": card.base, "gives": card.gives, "engine": card.engine}
+    ours = {"base": card.base, "gives": card.gives, "chats": card.chats, "engine": card.engine}
     return {"id": card.name, "object": "model", "created": card.created, "owned_by": "tunewright", "tunewright": ours}

@@ -42,10 +42,9 @@ def words() -> dict[str, object]:
     return {
         "asItIs": _("as it is"),
         "base": _("base"),
+        "continuations": _("continuations"),
         "gives": {"labels": _("labels"), "vectors": _("vectors"), "outputs": _("outputs"), "answers": _("answers")},
         "sideBySide": _("The base {base} is asked the same beside it.", base="{base}"),
-        "someQuestion": _("Who are you?"),
-        "someText": _("What a fine day."),
         "tunedFrom": _("tuned from {base}", base="{base}"),
         "unreachable": _("The server does not answer."),
         "wrongKey": _("The server does not know this key."),

@@ -58,6 +58,7 @@ Refused = Annotated[Any, _default_only()]
 Penalty = Annotated[Any, _default_only(0)]
 Bias = Annotated[Any, _default_only({})]
 TextOnly = Annotated[Any, _default_only(["text"])]
+Suffix = Annotated[Any, _default_only("")]
 OneOf = Annotated[Any, _default_only(0, 1)]  # the best of one is that one
 
 
@@ -170,13 +171,13 @@ class CompletionRequest(Common):
     logprobs: Annotated[Int, Field(ge=0, le=5)] | None = None
     echo: bool | None = None
     best_of: OneOf = None
-    suffix: Refused = None
+    suffix: Suffix = None
 
 
 class EmbeddingRequest(Asked):
     model: str
     input: Any
-    encoding_format: Literal["float", "base64"] = "float"
+    encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[Int, Field(ge=1)] | None = None
     user: Any = None
 
@@ -188,7 +189,7 @@ class Pair(Asked):
 
 class ClassifyRequest(Asked):
     model: str
-    input: str | Annotated[list[str | Pair], Field(min_length=1, max_length=MOST_INPUTS)]
+    input: str | Pair | Annotated[list[str | Pair], Field(min_length=1, max_length=MOST_INPUTS)]
     user: Any = None
 
 

@@ -20,11 +20,18 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 BACKLOG = 2048
 
 
-def require_packages() -> None:
-    """Raises MissingExtra before anything is loaded."""
+def missing_package() -> MissingExtra | None:
+    """What keeps this installation from serving."""
     for package in ("starlette", "uvicorn", "prometheus_client"):
         if find_spec(package) is None:
-            raise MissingExtra(package.replace("_", "-"), "serve", _("the endpoint"))
+            return MissingExtra(package.replace("_", "-"), "serve", _("the endpoint"))
+    return None
+
+
+def require_packages() -> None:
+    """Raises MissingExtra before anything is loaded."""
+    if (missing := missing_package()) is not None:
+        raise missing
 
 
 def is_loopback(host: str) -> bool:

@@ -1,7 +1,7 @@
 "use strict";
 // No framework and no request to anybody but this server. Text of models goes in as text, never as markup.
 const $ = (id) => document.getElementById(id);
-const state = { models: [], chosen: null, histories: new Map(), tab: "curl", running: null };
+const state = { models: [], snippets: {}, chosen: null, histories: new Map(), tab: "curl", running: null };
 let key = sessionStorage.getItem("tunewright-key") || "";
 
 const headers = () => ({ "Content-Type": "application/json", ...(key ? { Authorization: `Bearer ${key}` } : {}) });
@@ -17,6 +17,7 @@ async function start() {
   problem("");
   $("key-form").hidden = true;
   state.models = (await reply.json()).data;
+  state.snippets = await (await fetch("snippets", { headers: headers() })).json();
   choose(state.models[0]);
 }
 
@@ -27,6 +28,7 @@ function problem(text) {
 
 const told = (model) => model.tunewright || {};
 const isRun = (model) => told(model).base !== model.id;
+const goesOn = (model) => told(model).gives === "answers" && told(model).chats === false;
 const baseOf = (model) => state.models.find((one) => one.id === told(model).base && one.id !== model.id);
 
 function element(tag, text, className) {
@@ -57,7 +59,8 @@ function choose(model) {
 
 function described(model) {
   const { base, gives } = told(model);
-  return [WORDS.gives[gives] || "", isRun(model) && base ? WORDS.tunedFrom.replace("{base}", base) : WORDS.asItIs]
+  const what = goesOn(model) ? WORDS.continuations : WORDS.gives[gives] || "";
+  return [what, isRun(model) && base ? WORDS.tunedFrom.replace("{base}", base) : WORDS.asItIs]
     .filter(Boolean).join(" · ");
 }
 
@@ -92,19 +95,20 @@ async function answer(model, question, turn, isBase, signal) {
   turn.append(box);
   const history = state.histories.get(model.id) || [];
   history.push({ role: "user", content: question });
+  const goOn = goesOn(state.chosen); // with a text; the base beside it then does the same
   state.histories.set(model.id, history);
   try {
-    const reply = await fetch("v1/chat/completions", {
+    const reply = await fetch(goOn ? "v1/completions" : "v1/chat/completions", {
       method: "POST", headers: headers(), signal,
-      body: JSON.stringify({ model: model.id, messages: history, stream: true, max_tokens: 512,
-        temperature: Number($("temperature").value) || 0 }),
+      body: JSON.stringify({ model: model.id, stream: true, max_tokens: 512,
+        temperature: Number($("temperature").value) || 0, ...(goOn ? { prompt: question } : { messages: history }) }),
     });
     if (!reply.ok) throw new Error((await reply.json()).error.message);
     for await (const piece of pieces(reply.body)) {
       if (piece.error) throw new Error(piece.error.message);
-      const delta = piece.choices[0]?.delta || {};
-      thinking.textContent += delta.reasoning_content || "";
-      text.textContent += delta.content || "";
+      const choice = piece.choices[0] || {};
+      thinking.textContent += choice.delta?.reasoning_content || "";
+      text.textContent += choice.delta?.content || choice.text || "";
     }
   } catch (error) {
     if (error.name !== "AbortError") text.append(element("span", error.message, "failed"));
@@ -126,26 +130,8 @@ async function* pieces(body) {
 }
 
 function snippet() {
-  const url = new URL("v1", location.href).href, model = state.chosen.id, gives = told(state.chosen).gives;
-  const secret = $("key-form").hidden && !key ? "" : " \\\n  -H \"Authorization: Bearer $TUNEWRIGHT_KEY\"";
-  const calls = {
-    labels: ["classify", { model, input: WORDS.someText }], vectors: ["embeddings", { model, input: WORDS.someText }],
-  };
-  const [path, body] = calls[gives] ||
-    ["chat/completions", { model, messages: [{ role: "user", content: WORDS.someQuestion }] }];
-  const quoted = JSON.stringify(body).replaceAll("'", "'\\''");
-  const curl = `curl ${url}/${path}${secret} \\\n  -H "Content-Type: application/json" \\\n  -d '${quoted}'`;
-  const client = `from openai import OpenAI\n\nclient = OpenAI(base_url=${JSON.stringify(url)}, ` +
-    `api_key=${key ? "os.environ[\"TUNEWRIGHT_KEY\"]" : "\"none\""})\n`;
-  const uses = {
-    labels: `import httpx\n\nreply = httpx.post(${JSON.stringify(`${url}/classify`)}, json=${JSON.stringify(body)})\nprint(reply.json())`,
-    vectors: client + `vectors = client.embeddings.create(model=${JSON.stringify(model)}, input=[${JSON.stringify(WORDS.someText)}])\n` +
-      "print(len(vectors.data[0].embedding))",
-  };
-  const python = uses[gives] || client + `answer = client.chat.completions.create(\n    model=${JSON.stringify(model)},\n` +
-    `    messages=[{"role": "user", "content": ${JSON.stringify(WORDS.someQuestion)}}],\n)\n` +
-    "print(answer.choices[0].message.content)";
-  $("snippet").textContent = state.tab === "curl" ? curl : (key && !uses[gives] ? "import os\n" : "") + python;
+  const lines = state.snippets[state.chosen.id] || {};
+  $("snippet").textContent = (lines[state.tab] || "").replaceAll("{url}", new URL("v1", location.href).href);
   for (const tab of document.querySelectorAll("[data-tab]"))
     tab.setAttribute("aria-selected", String(tab.dataset.tab === state.tab));
 }

@@ -7,7 +7,8 @@ import shlex
 
 import pytest
 
-from tunewright.cli import snippets
+from tunewright.infer.live import Card
+from tunewright.serve import snippets
 
 GIVES = ("answers", "outputs", "labels", "vectors", "likelihood")
 ASKED = "Who's there? „Ich“ — 你是谁？"
@@ -36,4 +37,18 @@ def test_python_compiles_and_names_the_model(gives: str, key: bool) -> None:
 
 def test_a_question_of_the_person_s_own_data_is_asked_where_one_is_short() -> None:
     assert snippets.question(["x" * 500, "two\nlines", "Where is the harbour?"]) == "Where is the harbour?"
-    assert snippets.question([]) == snippets.QUESTION
+    assert snippets.question([]) is None
+
+
+def test_a_model_that_does_not_chat_is_shown_with_the_path_that_it_has() -> None:
+    for gives, chats, path in (
+        ("answers", True, "chat/completions"),
+        ("answers", False, "completions"),
+        ("outputs", True, "chat/completions"),
+        ("labels", False, "classify"),
+        ("vectors", False, "embeddings"),
+    ):
+        kind = snippets.gives_of(Card("it's", 0, "b", gives, None, chats))  # type: ignore[arg-type]
+        words = shlex.split(snippets.curl("it's", kind, url="http://h/v1", key=True).replace("\\\n", ""))
+        assert words[1] == f"http://h/v1/{path}" and "Authorization: Bearer $TUNEWRIGHT_KEY" in words
+        assert json.loads(words[-1])["model"] == "it's"
