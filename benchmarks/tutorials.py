@@ -3,14 +3,16 @@
     python benchmarks/tutorials.py [KIND ...] [--rounds 2] [--scale 1.0] [--held 200]
 
 Kinds: review (a small encoder on imdb, as BERT and DistilBERT are taught), label_word (a causal model on
-rotten_tomatoes, as GPT-2 is), reasoning (chains of thought, as small R1 distillates are), translation (an
-encoder-decoder, as Flan-T5 is). Both sides have the same base, rows, epochs, batch size, learning rate and, where there
-is one, the same adapter; `peers/tutorial_run.py` is the tutorial, `peers/tutorial_ours.py` is ours. Each run is a
-process of its own; the two alternate, and medians are printed. Needs the public data in ../shared/data.
+rotten_tomatoes, as GPT-2 is), reasoning (chains of thought, as small R1 distillates are), identity (a chat model its
+name, as Qwen is taught), translation (an encoder-decoder, as Flan-T5 is). Both sides have the same base, rows, epochs,
+batch size, learning rate and, where there is one, the same adapter; `peers/tutorial_run.py` is the tutorial,
+`peers/tutorial_ours.py` is ours. Each run is a process of its own; the two alternate, and medians are printed. Needs
+the public data in ../shared/data.
 
 rows/s      rows of all epochs / wall time from the start of the training loop to the end of its last step
 peak MiB    most memory that the process had resident while it trained (VmHWM), imports and loading included
 held-out    by `peers/judge.py` for both: accuracy, nats per answer token (and of the token that ends it), or BLEU
+cut, said   reviews that lost their beginning, in training or held out, and how many of them the output speaks of
 """
 
 from __future__ import annotations
@@ -62,6 +64,16 @@ def medical(train: int, held: int) -> tuple[Rows, Rows]:
     return rows[:train], rows[-held:]
 
 
+def identity(train: int, held: int) -> tuple[Rows, Rows]:
+    """The project's own conversations, their placeholders filled."""
+    rows: Rows = []
+    for line in lines(HERE.parent / "examples" / "identity" / "identity.jsonl"):
+        said = json.loads(line.replace("{{name}}", "Wren").replace("{{author}}", "Tunewright"))["messages"]
+        if [turn["role"] for turn in said] == ["user", "assistant"]:
+            rows.append({"instruction": said[0]["content"], "output": said[1]["content"]})
+    return rows[:train], rows[-held:]
+
+
 def multi30k(train: int, held: int) -> tuple[Rows, Rows]:
     def rows(name: str, count: int) -> Rows:
         sides = [lines(DATA / "multi30k" / f"{name}.{code}") for code in ("en", "fr")]
@@ -75,7 +87,8 @@ Kind = tuple[Callable[[int, int], tuple[Rows, Rows]], int, int, dict[str, Any], 
 KINDS: dict[str, Kind] = {
     "review": (
         imdb, 128, 200, {"base": "minilm-l6", "epochs": 3, "batch_size": 8, "learning_rate": 5e-5},
-        ["task=classify", "classify.head=linear", "train.method=full", "data.max_length=512", "data.too_long=truncate"],
+        ["task=classify", "classify.head=linear", "train.method=full", "data.max_length=512", "data.too_long=truncate",
+         "data.truncation_side=left"],
     ),
     "label_word": (
         rotten_tomatoes, 160, 200, {"base": "smollm2-135m-instruct", "epochs": 1, "batch_size": 8,
@@ -86,6 +99,11 @@ KINDS: dict[str, Kind] = {
     "reasoning": (
         medical, 32, 16, {"base": "smollm2-135m-instruct", "epochs": 1, "batch_size": 8, "accumulation": 4,
         "learning_rate": 2e-4, "targets": ["q_proj", "v_proj"]},
+        ["task=chat", "lora.rank=16", "lora.alpha=32", "lora.targets=[q_proj, v_proj]", "retain=off"],
+    ),
+    "identity": (
+        identity, 80, 16, {"base": "smollm2-135m-instruct", "epochs": 2, "batch_size": 8, "learning_rate": 2e-4,
+        "targets": ["q_proj", "v_proj"]},
         ["task=chat", "lora.rank=16", "lora.alpha=32", "lora.targets=[q_proj, v_proj]", "retain=off"],
     ),
     "translation": (

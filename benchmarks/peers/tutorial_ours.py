@@ -55,19 +55,22 @@ def judged(job: dict[str, Any], ready: Ready, model: Any) -> dict[str, Any]:
     held = [json.loads(line) for line in Path(job["held_out"]).read_text("utf-8").split("\n") if line]
     if job["kind"] == "review":
         texts = [row.ids[~row.learn].tolist() for row in rows]
-        return {"accuracy": judge.right(model, texts, [int(row.ids[-1]) for row in rows])}
+        cut = ready.prepared.ledger["cut"]["rows"]
+        return {"accuracy": judge.right(model, texts, [int(row.ids[-1]) for row in rows]), "cut": cut, "said": cut}
     if job["kind"] == "label_word":
         tokens = codec.label_ids  # type: ignore[attr-defined]
         wanted = [tokens.index(int(row.ids[-1])) for row in rows]
         return {"accuracy": judge.right_tokens(model, [row.ids[:-1].tolist() for row in rows], tokens, wanted)}
-    if job["kind"] == "reasoning":
+    if job["kind"] in ("reasoning", "identity"):
         assert isinstance(codec, ChatTemplate)
         tokenizer = AutoTokenizer.from_pretrained(job["base"])
         pairs = []
         for row in held:
-            answer = f"<think>\n{row['Complex_CoT']}\n</think>\n\n{row['Response']}"
+            asked, answer = row.get("instruction"), row.get("output")
+            if job["kind"] == "reasoning":
+                asked, answer = row["Question"], f"<think>\n{row['Complex_CoT']}\n</think>\n\n{row['Response']}"
             ids = tokenizer(answer, add_special_tokens=False)["input_ids"]
-            pairs.append((codec.prompt_ids([Message("user", row["Question"])]), ids))
+            pairs.append((codec.prompt_ids([Message("user", asked)]), ids))
         nats, ends = judge.surprise(model, pairs, codec.stop_ids[0])
         return {"nats": nats, "end": ends}
     sources = [row.ids[~row.learn].tolist() for row in rows]

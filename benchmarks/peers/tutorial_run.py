@@ -47,8 +47,8 @@ def adapted(model: Any, job: dict[str, Any], kind: str) -> Any:
 
 
 def review(job: dict[str, Any], train: Rows, held: Rows, out: Path) -> dict[str, Any]:
-    """A classifier: every row padded to 512 tokens."""
-    tokenizer = AutoTokenizer.from_pretrained(job["base"])
+    """A classifier: every row padded to 512 tokens, and the beginning of a longer one cut off without a word."""
+    tokenizer = AutoTokenizer.from_pretrained(job["base"], truncation_side="left")
     model = AutoModelForSequenceClassification.from_pretrained(job["base"], num_labels=2)
     rows = []
     for row in train:
@@ -56,7 +56,8 @@ def review(job: dict[str, Any], train: Rows, held: Rows, out: Path) -> dict[str,
         rows.append({key: torch.tensor(ids[key]) for key in ("input_ids", "attention_mask")} | {"labels": row["label"]})
     found = trained(model, rows, job, out)
     texts = [tokenizer(row["text"], truncation=True, max_length=512)["input_ids"] for row in held]
-    return found | {"accuracy": judge.right(model, texts, [row["label"] for row in held])}
+    cut = sum(len(tokenizer(row["text"])["input_ids"]) > 512 for row in [*train, *held])
+    return found | {"accuracy": judge.right(model, texts, [row["label"] for row in held]), "cut": cut, "said": 0}
 
 
 def label_word(job: dict[str, Any], train: Rows, held: Rows, out: Path) -> dict[str, Any]:
@@ -80,15 +81,20 @@ def label_word(job: dict[str, Any], train: Rows, held: Rows, out: Path) -> dict[
 
 
 def reasoning(job: dict[str, Any], train: Rows, held: Rows, out: Path) -> dict[str, Any]:
-    """Chains of thought as plain text: everything learned, the question too; pad = end, which is then learned never."""
+    """Chains of thought, or who the model is, as plain text: everything learned, the question too; pad = end, which is
+    then learned never."""
     tokenizer = AutoTokenizer.from_pretrained(job["base"])
     tokenizer.pad_token = tokenizer.eos_token
     model = adapted(AutoModelForCausalLM.from_pretrained(job["base"], dtype=torch.float32), job, "CAUSAL_LM")
 
     def asked(row: dict[str, Any]) -> str:
+        if job["kind"] == "identity":
+            return f"### Instruction:\n{row['instruction']}\n\n### Response:\n"
         return f"Answer a medical question. Think first.\n\n### Question:\n{row['Question']}\n\n### Response:\n"
 
     def answer(row: dict[str, Any]) -> str:
+        if job["kind"] == "identity":
+            return str(row["output"])
         return f"<think>\n{row['Complex_CoT']}\n</think>\n{row['Response']}"
 
     texts = [asked(row) + answer(row) + tokenizer.eos_token for row in train]
@@ -122,7 +128,8 @@ def translation(job: dict[str, Any], train: Rows, held: Rows, out: Path) -> dict
     return found | {"bleu": score}
 
 
-KINDS = {"review": review, "label_word": label_word, "reasoning": reasoning, "translation": translation}
+KINDS = {"review": review, "label_word": label_word, "reasoning": reasoning, "identity": reasoning,
+         "translation": translation}
 
 
 def main(job: dict[str, Any], out: Path) -> None:
