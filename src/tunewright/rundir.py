@@ -61,6 +61,8 @@ FILES: dict[str, str] = {
 }
 
 
+MADE_OF = ("tunewright", "base", "data", "data_sha256", "recipe", "recipe_sha256", "versions")  # of the manifest
+
 LOCK = ".lock"
 PART = ".part"  # ends the name of a file that is being written
 
@@ -130,6 +132,22 @@ def read_json(path: Path) -> Any:
         raise RunError(what, where=str(path), command="tunewright train --help") from None
 
 
+def read_object(path: Path, *needed: str) -> dict[str, Any]:
+    """The same of a file that holds one object. Raises RunError if it is none, or lacks one of these names."""
+    stored = read_json(path)
+    lacking = _("it is no JSON object") if not isinstance(stored, dict) else ""
+    for name in needed if not lacking else ():
+        if name not in stored:
+            lacking = _("it has no {key}", key=name)
+            break
+    if lacking:
+        raise RunError(
+            _("{name} is damaged: {why}", name=path.name, why=lacking), where=str(path),
+            do=_("bring back the file that the run wrote"), command="tunewright train --help",
+        )  # fmt: skip
+    return dict(stored)
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """All whole lines of a JSON Lines file; a last line that was cut off by a crash is left out."""
     rows: list[dict[str, Any]] = []
@@ -162,7 +180,11 @@ class RunDir:
         return self.path / CHECKPOINTS
 
     def status(self) -> dict[str, Any]:
-        return dict(read_json(self.file(STATUS)))
+        return read_object(self.file(STATUS))
+
+    def manifest(self) -> dict[str, Any]:
+        """What the run was made of, with all that later verbs ask for."""
+        return read_object(self.file(MANIFEST), *MADE_OF)
 
     def set_status(self, state: str, **more: Any) -> None:
         """state: ``preparing``, ``training``, ``evaluating``, ``done``, ``stopped`` or ``failed``."""

@@ -27,11 +27,24 @@ def test_no_run_is_an_error(home: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "there is no run 'nowhere'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"base": {}}'])
 def test_a_damaged_manifest_is_named(
-    tiny_run: Path, home: Path, capsys: pytest.CaptureFixture[str]
+    content: str, tiny_run: Path, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(tiny_run, home / "copy")
-    (home / "copy" / rundir.MANIFEST).write_text("{")
+    (home / "copy" / rundir.MANIFEST).write_text(content)
     (home / "copy" / rundir.STATUS).write_text(json.dumps({"state": "training"}))
-    assert main(["resume", "copy"]) == 2
-    assert "manifest.json is damaged" in capsys.readouterr().err
+    for words in (["resume", "copy"], ["chat", "copy", "-m", "hello"]):
+        assert main(words) == 2
+        assert "manifest.json is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["report", "copy"], ["compare", "run", "copy"]])
+def test_a_damaged_evaluation_is_named(
+    words: list[str], tiny_run: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("run", "copy"):
+        shutil.copytree(tiny_run, home / name)
+    (home / "copy" / rundir.EVALUATION).write_text("[]")
+    assert main(words) == 2
+    assert "evaluation.json is damaged: it is no JSON object" in capsys.readouterr().err

@@ -33,7 +33,7 @@ def command(run: str | None, out: Path | None, as_json: bool) -> None:
     curve, matrix = curves.write(found), confusion.write(found)
     written = page.write(found, out)
     file = found.file(rundir.EVALUATION)
-    evaluation: dict[str, Any] = rundir.read_json(file) if file.exists() else {}
+    evaluation: dict[str, Any] = rundir.read_object(file) if file.exists() else {}
     if as_json:
         emit(True, _facts(found, written, curve, matrix, evaluation), "")
         return

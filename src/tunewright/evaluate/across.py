@@ -80,11 +80,11 @@ def _evaluation(run: RunDir) -> dict[str, Any]:
             _("{run} has not been measured yet", run=run), where=str(run.file(rundir.EVALUATION)),
             do=_("let it finish first"), command=f"tunewright resume {run}",
         )  # fmt: skip
-    return dict(rundir.read_json(run.file(rundir.EVALUATION)))
+    return rundir.read_object(run.file(rundir.EVALUATION))
 
 
 def _optional(run: RunDir, name: str) -> dict[str, Any]:
-    return dict(rundir.read_json(run.file(name))) if run.file(name).exists() else {}
+    return rundir.read_object(run.file(name)) if run.file(name).exists() else {}
 
 
 def _about(run: RunDir, manifest: Mapping[str, Any]) -> dict[str, Any]:

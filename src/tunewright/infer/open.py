@@ -61,7 +61,7 @@ class Told:
 def read_run(run: RunDir) -> Told:
     """Raises RunError for a run without trained weights, BaseModelError if its base is another one by now."""
     recipe = load_recipe(run.file(rundir.RECIPE)).recipe
-    manifest = rundir.read_json(run.file(rundir.MANIFEST))
+    manifest = run.manifest()
     folder = run.file(rundir.ADAPTER if recipe.train.method == "lora" else rundir.MODEL)
     if not folder.exists():
         raise RunError(

@@ -201,7 +201,7 @@ def _state(job: _Job, options: Options) -> dict[str, Any]:
     recipe = load_recipe(job.run.file(rundir.RECIPE)).recipe
     folder = job.run.file(rundir.ADAPTER if recipe.train.method == "lora" else rundir.MODEL)
     weights = sorted(folder.glob("*.safetensors"))
-    base = rundir.read_json(job.run.file(rundir.MANIFEST))["base"]["sha256"]
+    base = job.run.manifest()["base"]["sha256"]
     return {
         "run": str(job.run.path.resolve()),
         "weights": hashlib.sha256(" ".join([base, *map(hashes.remembered, weights)]).encode()).hexdigest(),

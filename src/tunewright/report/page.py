@@ -93,7 +93,7 @@ def _retention(run: RunDir, evaluation: dict[str, Any]) -> dict[str, Any]:
 
 def _json(run: RunDir, name: str) -> dict[str, Any]:
     path = run.file(name)
-    return dict(rundir.read_json(path)) if path.exists() else {}
+    return rundir.read_object(path) if path.exists() else {}
 
 
 def _text(run: RunDir, name: str) -> str:

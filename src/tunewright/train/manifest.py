@@ -74,7 +74,7 @@ def note_trained(run: RunDir, folder: Path) -> None:
 
 def require_same(run: RunDir, current: dict[str, Any]) -> None:
     """Raises RunError, with what differs, unless base, data, template and recipe are those the run began with."""
-    then = rundir.read_json(run.file(rundir.MANIFEST))
+    then = run.manifest()
     for what, same, difference in (
         (_("the base"), then["base"]["sha256"] == current["base"]["sha256"],
          differing(then["base"]["files"], current["base"]["files"])),

@@ -69,7 +69,7 @@ def rerun(run: RunDir, out: str | os.PathLike[str] | None = None, listener: List
 
 
 def _parts(run: RunDir, again: RunDir) -> Iterator[Part]:
-    one, other = (rundir.read_json(each.file(rundir.MANIFEST)) for each in (run, again))
+    one, other = (each.manifest() for each in (run, again))
     for name in ("versions", "hardware"):
         yield replace(_values(name, one[name], other[name]), note=True)
     for name in ("recipe", "data", "template"):

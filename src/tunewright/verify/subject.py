@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -30,7 +29,6 @@ ROWS, LABELLED_ROWS = 16, 64  # rows whose logits are compared; of a labelled on
 PROMPTS = 8  # prompts that are answered
 # What transformers would read before, or besides, what the run wrote.
 SHADOWING = ("chat_template.jinja", "chat_template.json", "additional_chat_templates", "added_tokens.json")
-NEEDED = ("tunewright", "base", "data", "data_sha256", "recipe", "recipe_sha256", "versions")  # of the manifest
 
 
 class Subject:
@@ -38,7 +36,7 @@ class Subject:
 
     def __init__(self, run: RunDir, loaded: Loaded, listener: Listener) -> None:
         self.run, self.loaded, self.recipe, self.listener = run, loaded, loaded.recipe, listener
-        self.manifest = _manifest(run)
+        self.manifest = run.manifest()
         self.labels: tuple[str, ...] = tuple(self.manifest.get("labels", ()))
         self.task = task_of(self.recipe)
         self.folder = run.file(rundir.ADAPTER if self.is_adapter else rundir.MODEL)
@@ -178,19 +176,6 @@ class _Bars(Listener):
 def is_weights(name: str) -> bool:
     """Whether a file of the run's folder holds trained weights, or says what shape they have."""
     return name.endswith((".safetensors", ".safetensors.index.json")) or name in ("adapter_config.json", "config.json")
-
-
-def _manifest(run: RunDir) -> dict[str, Any]:
-    stored = rundir.read_json(run.file(rundir.MANIFEST))
-    known = dict(stored) if isinstance(stored, dict) else {}
-    lacking = [name for name in NEEDED if name not in known]
-    if lacking:
-        raise RunError(
-            _("{name} is damaged: it has no {key}", name=rundir.MANIFEST, key=lacking[0]),
-            where=str(run.file(rundir.MANIFEST)), do=_("bring back the file that the run wrote"),
-            command="tunewright train --help",
-        )  # fmt: skip
-    return known
 
 
 def _few(names: Sequence[str]) -> str:
