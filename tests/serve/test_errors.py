@@ -62,7 +62,9 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
         "response_format", "invalid_schema",
     ),
     "bad pattern": (
-        {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"pattern": "(("}}}},
+        {"response_format": {"type": "json_schema", "json_schema": {
+            "name": "a", "schema": {"type": "object", "properties": {"a": {"type": "string", "pattern": "(("}}},
+        }}},
         "response_format", "invalid_schema",
     ),
     "role": ({"messages": [{"role": "robot", "content": "a"}]}, "messages[0].role", "invalid_value"),
