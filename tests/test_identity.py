@@ -7,16 +7,13 @@ from pathlib import Path
 import pytest
 from benchmarks.identity import measure
 
-from tunewright.evaluate import questions
 from tunewright.model.source import fetch
 from tunewright.settings import settings
 
 
 @pytest.fixture
 def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The person's own bases, but not their last run; and half of the general questions, of each category its half."""
-    asked = questions.questions()
-    monkeypatch.setattr(questions, "questions", lambda: asked[::2])
+    """The person's own bases, but not their last run."""
     fetch("smollm2-135m-instruct")
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "bases").symlink_to(settings().cache / "bases")

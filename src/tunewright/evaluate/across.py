@@ -80,7 +80,7 @@ def _evaluation(run: RunDir) -> dict[str, Any]:
             _("{run} has not been measured yet", run=run), where=str(run.file(rundir.EVALUATION)),
             do=_("let it finish first"), command=f"tunewright resume {run}",
         )  # fmt: skip
-    return rundir.read_object(run.file(rundir.EVALUATION))
+    return rundir.read_object(run.file(rundir.EVALUATION), "counts", "rows", "after")
 
 
 def _optional(run: RunDir, name: str) -> dict[str, Any]:
