@@ -2,6 +2,7 @@
 
     python benchmarks/retention.py DATA                       # every task and way: an hour on two cores
     python benchmarks/retention.py DATA --bases smollm2-135m-instruct --tasks identity --ways unprotected default
+    python benchmarks/retention.py DATA --tasks medical --rows 32 --set train.epochs=2      # where time is short
     python benchmarks/retention.py DATA --show                # the table of what is measured already
 
 Three tasks: the identity example; medical reasoning (DATA/medical_cot, its shortest questions); and reviews classified
@@ -9,8 +10,9 @@ by chatting (DATA/rotten_tomatoes). Each is trained once for each way, all else 
 of a JSON Lines file, so that a benchmark that was interrupted goes on where it stopped.
 
 The columns: tokens of held-out answers predicted right (the new task) with the difference from unprotected in points;
-general questions that the base knew and the tuned model still knows; nats a token that it moved from its base; which
-share of the unprotected run's lost answers and of its divergence a way undoes; and the processor time of the training
+general questions that the base knew and the tuned model still knows; the mean probability of their right answers, less
+the base's, in points; nats a token that the model moved from its base; after each of the three, which share of what the
+unprotected run lost a way undoes (of the probability only where it lost any); and the processor time of the training
 against that of the unprotected one.
 """
 
@@ -23,7 +25,7 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -43,6 +45,7 @@ from tunewright.train.events import Listener  # noqa: E402
 ROOT = Path(__file__).resolve().parent.parent
 TASKS = ("identity", "medical", "reviews")
 COMMON = ["evaluate.rows=0", "save.every=100000", "seed=0"]  # answers take long and are no number here
+MEDICAL = 72  # rows, of which 16 are held out
 SHRUNK = 0.7  # of the adapter that is left by the way "scaled"
 
 
@@ -58,15 +61,15 @@ class Clock(Listener):
         self.seconds = time.process_time() - began
 
 
-def rows_of(task: str, data: Path, folder: Path) -> list[str]:
-    """Writes the task's rows and returns what of a recipe reads them."""
+def rows_of(task: str, data: Path, folder: Path, medical: int = MEDICAL) -> list[str]:
+    """Writes the task's rows and returns what of a recipe reads them. medical: how many rows that task has."""
     if task == "identity":
         path = ROOT / "examples" / "identity" / "identity.jsonl"
         names = ["data.variables.name=Wren", "data.variables.author=Tunewright"]
         return [f"data.train={path}", *names, "data.held_out=21"]
     if task == "medical":
         found = json.loads((data / "medical_cot" / "medical_o1_demo.json").read_text(encoding="utf-8"))
-        chats = sorted(map(_medical, found), key=lambda turns: sum(map(len, turns)))[:72]
+        chats = sorted(map(_medical, found), key=lambda turns: sum(map(len, turns)))[:medical]
         return [_written(chats, folder / "medical.jsonl"), "data.held_out=16"]
     chats = []
     for ending, word in (("neg", "negative"), ("pos", "positive")):
@@ -120,11 +123,13 @@ WAYS: dict[str, tuple[list[str], list[Any]]] = {
 }
 
 
-def measure(base: str, task: str, way: str, data: Path, folder: Path) -> dict[str, Any]:
-    """Train and measure once; ``folder`` keeps the unprotected run for the way ``scaled``."""
+def measure(
+    base: str, task: str, way: str, data: Path, folder: Path, medical: int = MEDICAL, keys: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Train and measure once; ``folder`` keeps the unprotected run for the way ``scaled``. keys: more of the recipe."""
     more, patches = WAYS[way]
     plain = folder / f"{Path(base).name}-{task}"
-    settings = [f"base={base}", *rows_of(task, data, folder), *COMMON, *more]
+    settings = [f"base={base}", *rows_of(task, data, folder, medical), *COMMON, *more, *keys]
     settings += ["train.learning_rate=2e-4"] if way == "slower" else []
     clock = Clock()
     out = plain if way == "unprotected" else folder / "run"
@@ -162,22 +167,25 @@ def _scale(path: Path) -> None:
 
 
 def show(lines: list[dict[str, Any]]) -> None:
-    head = f"{'base':<24} {'task':<9} {'way':<16} {'right':>7} {'points':>7} {'kept':>10} {'undone':>7} "
-    print(head + f"{'nats':>6} {'undone':>7} {'time':>6}")
+    head = f"{'base':<22} {'task':<9} {'way':<16} {'right':>7} {'points':>7} {'kept':>11} {'undone':>7} "
+    print(head + f"{'points':>7} {'undone':>7} {'nats':>6} {'undone':>7} {'time':>6}")
     plain = {(line["base"], line["task"]): line for line in lines if line["way"] == "unprotected"}
     for line in sorted(lines, key=lambda one: (one["base"], one["task"])):
         other = plain.get((line["base"], line["task"]))
-        kept = f"{line['kept']} of {line['knew']}"
-        print(f"{line['base']:<24} {line['task']:<9} {line['way']:<16} {100 * line['right']:>6.1f}% ", end="")
-        if other is None or other is line:
-            print(f"{'':>7} {kept:>10} {'':>7} {line['divergence']:>6.3f}")
-            continue
-        points = 100 * (line["right"] - other["right"])
-        lost = other["knew"] - other["kept"]
-        undone = f"{1 - (line['knew'] - line['kept']) / lost:.0%}" if lost else "-"
-        nearer = f"{1 - line['divergence'] / other['divergence']:.0%}" if other["divergence"] else "-"
-        longer = f"{line['seconds'] / other['seconds'] - 1:+.0%}" if line["seconds"] and other["seconds"] else "-"
-        print(f"{points:>+7.1f} {kept:>10} {undone:>7} {line['divergence']:>6.3f} {nearer:>7} {longer:>6}")
+        other = None if other is line else other
+        points = f"{100 * (line['right'] - other['right']):+.1f}" if other else ""
+        longer = f"{line['seconds'] / other['seconds'] - 1:+.0%}" if other and line["seconds"] else ""
+        sure = 100 * (line["sure"] - line["sure_before"])
+        lost = {
+            "kept": (line["knew"] - line["kept"], other and other["knew"] - other["kept"]),
+            "sure": (-sure, other and 100 * (other["sure_before"] - other["sure"])),
+            "divergence": (line["divergence"], other and other["divergence"]),
+        }
+        undone = {name: f"{1 - one / two:.0%}" if two and two > 0.5 * (name == "sure") else ""
+                  for name, (one, two) in lost.items()}  # fmt: skip
+        print(f"{line['base']:<22} {line['task']:<9} {line['way']:<16} {100 * line['right']:>6.1f}% {points:>7} "
+              f"{line['kept']:>4} of {line['knew']} {undone['kept']:>7} {sure:>+7.1f} {undone['sure']:>7} "
+              f"{line['divergence']:>6.3f} {undone['divergence']:>7} {longer:>6}")  # fmt: skip
 
 
 def main() -> None:
@@ -187,6 +195,8 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="*", choices=TASKS, default=list(TASKS))
     parser.add_argument("--ways", nargs="*", choices=list(WAYS), default=list(WAYS))
     parser.add_argument("--results", type=Path, default=Path("retention.jsonl"))
+    parser.add_argument("--rows", type=int, default=MEDICAL, help="of the medical task, the shortest")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="more of each recipe")
     parser.add_argument("--show", action="store_true", help="train nothing")
     given = parser.parse_args()
     lines = [json.loads(line) for line in given.results.read_text().splitlines()] if given.results.exists() else []
@@ -196,7 +206,7 @@ def main() -> None:
         for base, task, way in [] if given.show else wanted:
             if (Path(base).name, task, way) in done:
                 continue
-            line = measure(base, task, way, given.data.resolve(), Path(folder))
+            line = measure(base, task, way, given.data.resolve(), Path(folder), given.rows, given.set)
             lines.append(line)
             with open(given.results, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
