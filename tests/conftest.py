@@ -143,9 +143,12 @@ def tiny_run(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def in_home(tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Work in the home of ``tiny_run``, whose last run it is."""
+    """Work in the home of ``tiny_run``, whose last run it is, whatever was trained there meanwhile."""
+    from tunewright import rundir
+
     monkeypatch.chdir(tiny_run.parents[1])
     monkeypatch.setenv("TUNEWRIGHT_CACHE", str(tiny_run.parents[1] / "cache"))
+    rundir.remember(rundir.RunDir(tiny_run))
     return tiny_run.parents[1]
 
 

@@ -10,6 +10,9 @@ from torch import nn
 from tunewright.infer import packed
 from tunewright.infer.packed import pack
 
+pytestmark = pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this CPU has no bf16 products, for which weights are packed"
+)
 ROWS = [1, 2, 8, 40]
 
 

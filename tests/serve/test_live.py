@@ -204,9 +204,9 @@ def test_answers_are_no_longer_than_the_server_allows(house: Open) -> None:
 # -- the process -----------------------------------------------------------------------------------------------------
 
 
-def test_ending_finishes_what_runs(tiny_run: Path, tmp_path: Path) -> None:
+def test_ending_finishes_what_runs(in_home: Path, tmp_path: Path) -> None:
     """The last run is served where none is named; told to end, the server answers what it has begun, and ends."""
-    home = tiny_run.parents[1]
+    home = in_home
     with serving(cwd=home, cache=home / "cache") as server:
         assert server.models[0]["id"] == "town-1"
         base = server.models[-1]["id"]

@@ -66,7 +66,8 @@ def test_a_training_outlives_its_terminal_and_a_stopped_one_goes_on(person: Pers
 def started(words: list[str], screen: int) -> subprocess.Popen[bytes]:
     """In a session of its own, whose terminal is what it writes to, if that is one."""
     return subprocess.Popen(
-        [sys.executable, "-c", "import fcntl, os, sys, termios\n"
+        [sys.executable, "-c", "import fcntl, os, signal, sys, termios\n"
+         "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # as a terminal starts it, whoever runs this test
          "if os.isatty(2): fcntl.ioctl(2, termios.TIOCSCTTY, 0)\n"
          "os.execv(sys.executable, [sys.executable, '-m', 'tunewright', *sys.argv[1:]])", *words],
         env=environment(Path("cache").resolve()), stdin=screen, stdout=screen, stderr=screen, start_new_session=True,

@@ -61,12 +61,18 @@ def _edited(subject: Subject) -> list[str]:
         return []
     now: dict[str, Any] = {
         "data_sha256": data_sha256(then["data"]), "base.files": source.fetch(recipe.base).files, "seed": recipe.seed,
-        "recipe": json.loads(json.dumps(flat(recipe))),
+        "recipe": _filled(json.loads(json.dumps(flat(recipe))), then["recipe"]),
     }  # fmt: skip
     if "ready" in vars(subject):
         now["template_sha256"] = subject.ready.prepared.codec.sha256
     said = then | {"base.files": then["base"].get("files")}
     return [name for name, value in now.items() if said.get(name) != value]
+
+
+def _filled(recipe: dict[str, Any], chosen: Any) -> dict[str, Any]:
+    """A recipe leaves open what its task does not use, of which the manifest keeps what was chosen all the same."""
+    known = chosen if isinstance(chosen, dict) else {}
+    return {key: known.get(key, value) if value == "auto" else value for key, value in recipe.items()}
 
 
 def _notes(subject: Subject, no_hashes: bool) -> list[str]:

@@ -102,7 +102,8 @@ class Subject:
         if then is None:
             return None
         paths = {name: self.run.file(name) for name in then if owned(Path(name).name)}
-        added = [f"{self.folder.name}/{name}" for name in SHADOWING if owned(name) and (self.folder / name).exists()]
+        own = self.run.file(rundir.ADAPTER if self.is_adapter else rundir.MODEL)
+        added = [f"{own.name}/{name}" for name in SHADOWING if owned(name) and (own / name).exists()]
         changed = [n for n, path in paths.items() if not path.is_file() or hashes.sha256(path) != then[n]]
         return changed + [name for name in added if name not in then]
 
