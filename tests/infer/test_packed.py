@@ -11,7 +11,7 @@ from tunewright.infer import packed
 from tunewright.infer.packed import pack
 
 pytestmark = pytest.mark.skipif(
-    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this CPU has no bf16 products, for which weights are packed"
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="packing is for CPUs with bf16 products; this one has none"
 )
 ROWS = [1, 2, 8, 40]
 
