@@ -85,8 +85,13 @@ def set_log(path: str | os.PathLike[str] | None) -> None:
 
 
 def after(next: str) -> dict[str, Any]:
-    """Keyword arguments for a click command or group: its help ends with what to type next."""
-    return {"epilog": _("Next: {command}", command=next)}
+    """Keyword arguments for a click command or group: its help ends with what to type next.
+
+    Each command has the settings of help itself, for click remembers the help option of the first call: made outside
+    of the app, as some programs do, it would lack ``-h`` ever after.
+    """
+    settings = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
+    return {"epilog": _("Next: {command}", command=next), "context_settings": settings}
 
 
 def verb(next: str) -> Callable[[Callable[..., Any]], click.Command]:
@@ -163,7 +168,6 @@ class _Verbs(_Group):
 @click.group(
     cls=_Verbs,
     help=_("From a data file to a measurably better chat model.\n\nThe shortest way: `tunewright train data.jsonl`."),
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
     **after("tunewright new identity --name Wren"),
 )
 @click.version_option(__version__, "--version", message="tunewright %(version)s")
