@@ -12,6 +12,7 @@ from pathlib import Path
 ORDER = [
     "settings",
     "text",
+    "signals",
     "errors",
     "example",
     "rundir",
@@ -36,6 +37,7 @@ HEAVY = {"torch", "transformers", "peft"}
 LIGHT_ROOMS = {
     "settings",
     "text",
+    "signals",
     "errors",
     "example",
     "rundir",

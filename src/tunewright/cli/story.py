@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from tunewright.cli.screen import Screen, leave_terminal
 from tunewright.evaluate import learned, table
 from tunewright.rundir import RunDir
 from tunewright.serve import server, snippets
+from tunewright.signals import hearing
 from tunewright.text import _
 from tunewright.train.ranks import join
 
@@ -38,17 +38,11 @@ def lasting(screen: Screen) -> Iterator[None]:
               pid=os.getpid())
         )  # fmt: skip
 
-    heard: dict[int, Any] = {signal.SIGTERM: signal.default_int_handler}
+    heard: dict[signal.Signals, Any] = {signal.SIGTERM: signal.default_int_handler}
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which is what ``nohup`` does
         heard[signal.SIGHUP] = closed
-    if threading.current_thread() is not threading.main_thread():  # which alone hears signals
-        heard = {}
-    before = {number: signal.signal(number, handler) for number, handler in heard.items()}
-    try:
+    with hearing(heard):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def told(tell: Callable[[Screen], RunDir], set_log: Callable[[Path], None]) -> Told:

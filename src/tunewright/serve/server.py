@@ -13,6 +13,7 @@ from importlib.util import find_spec
 
 from tunewright.errors import InputError, MissingExtra
 from tunewright.infer.live import Fleet
+from tunewright.signals import hearing
 from tunewright.text import _
 
 HELP = "tunewright serve --help"
@@ -111,12 +112,8 @@ async def _serve(
         @contextlib.contextmanager
         def capture_signals(self) -> Iterator[None]:
             """As uvicorn does, but a server that was told to end and did is no failure."""
-            taken = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
-            try:
+            with hearing(dict.fromkeys((signal.SIGINT, signal.SIGTERM), self.handle_exit)):
                 yield
-            finally:
-                for number, before in taken.items():
-                    signal.signal(number, before)
 
     cards = fleet.cards()
     app = application()

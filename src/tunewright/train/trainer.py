@@ -31,6 +31,7 @@ from tunewright.example import Rendered
 from tunewright.model.fast import give_back_memory
 from tunewright.recipe.schema import Recipe
 from tunewright.rundir import METRICS, RunDir, write_bytes
+from tunewright.signals import hearing
 from tunewright.tasks.interface import Objective
 from tunewright.text import _
 from tunewright.train import checkpoints
@@ -294,16 +295,8 @@ class _Stop(TrainerCallback):
                 raise KeyboardInterrupt
             self.asked = True
 
-        try:
-            before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:  # not the main thread, which alone hears signals
+        with hearing(dict.fromkeys((signal.SIGINT, signal.SIGTERM), ask)):
             yield
-            return
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_more: Any) -> Any:
         if any(self.ranks.each(lambda: self.asked)):
