@@ -179,6 +179,11 @@ class RunDir:
     def checkpoints(self) -> Path:
         return self.path / CHECKPOINTS
 
+    def read(self, name: str) -> dict[str, Any]:
+        """The object in a file; an empty one where there is no such file yet."""
+        path = self.file(name)
+        return read_object(path) if path.exists() else {}
+
     def status(self) -> dict[str, Any]:
         return read_object(self.file(STATUS))
 

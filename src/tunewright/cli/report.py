@@ -32,8 +32,7 @@ def command(run: str | None, out: Path | None, as_json: bool) -> None:
     found = rundir.find(run)
     curve, matrix = curves.write(found), confusion.write(found)
     written = page.write(found, out)
-    file = found.file(rundir.EVALUATION)
-    evaluation: dict[str, Any] = rundir.read_object(file) if file.exists() else {}
+    evaluation = found.read(rundir.EVALUATION)
     if as_json:
         emit(True, _facts(found, written, curve, matrix, evaluation), "")
         return

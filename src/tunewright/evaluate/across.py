@@ -51,7 +51,7 @@ def across(runs: Sequence[RunDir]) -> dict[str, Any]:
     """The runs compared with the first of them, as standard JSON. Raises RunError, naming what differs, unless all of
     them were measured, and on the same rows."""
     evaluations = [_evaluation(run) for run in runs]
-    manifests = [_optional(run, rundir.MANIFEST) for run in runs]
+    manifests = [run.read(rundir.MANIFEST) for run in runs]
     gives = _same_kind(runs, evaluations)
     columns = _columns(runs, evaluations, manifests, gives)
     notes = _without_tokens(columns, evaluations) if gives != "labels" else []
@@ -81,10 +81,6 @@ def _evaluation(run: RunDir) -> dict[str, Any]:
             do=_("let it finish first"), command=f"tunewright resume {run}",
         )  # fmt: skip
     return rundir.read_object(run.file(rundir.EVALUATION), "counts", "rows", "after")
-
-
-def _optional(run: RunDir, name: str) -> dict[str, Any]:
-    return rundir.read_object(run.file(name)) if run.file(name).exists() else {}
 
 
 def _about(run: RunDir, manifest: Mapping[str, Any]) -> dict[str, Any]:

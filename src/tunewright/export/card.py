@@ -31,7 +31,7 @@ KEYS = ("train.method", "lora.rank", "lora.alpha", "lora.targets", "freeze.layer
 
 def write(run: RunDir, use: Use) -> str:
     """The text. use: the form that it goes with, and what is needed to use it."""
-    manifest, evaluation = _json(run, rundir.MANIFEST), _json(run, rundir.EVALUATION)
+    manifest, evaluation = run.read(rundir.MANIFEST), run.read(rundir.EVALUATION)
     recipe: dict[str, Any] = manifest["recipe"]
     name = use.name
     entry = catalog().get(str(manifest["base"]["name"]).lower())
@@ -120,7 +120,7 @@ def _data(run: RunDir, manifest: dict[str, Any]) -> Iterator[str]:
         for file in manifest["data"]
     ]  # fmt: skip
     yield "\n".join(lines) + "\n"
-    ledger = _json(run, rundir.LEDGER)
+    ledger = run.read(rundir.LEDGER)
     if ledger:
         left_out = ", ".join(f"{values.words(reason)} {count:,}" for reason, count in ledger["left_out"].items())
         yield _("{rows_in:,} rows were read and {kept:,} kept ({left_out}): {train:,} to train on, {held_out:,} held "
@@ -162,8 +162,3 @@ def _limits(evaluation: dict[str, Any]) -> Iterator[str]:
 
 def _with(value: str, interval: str) -> str:
     return f"{value} ({interval})" if interval else value
-
-
-def _json(run: RunDir, name: str) -> dict[str, Any]:
-    path = run.file(name)
-    return dict(rundir.read_json(path)) if path.exists() else {}

@@ -30,6 +30,6 @@ def gguf_of(run: RunDir, listener: Listener | None = None) -> Path:
 def _whole(run: RunDir, folder: Path) -> Path | None:
     """The file, if the record beside it speaks of these weights and of these bytes."""
     record = rundir.read_json(folder / place.RECORD)
-    trained = rundir.read_json(run.file(rundir.MANIFEST)).get("trained")
+    trained = run.manifest().get("trained")
     files = [path for path in folder.glob("*.gguf") if record["files"].get(path.name) == hashes.sha256(path)]
     return files[0] if len(files) == 1 and trained is not None and record.get("trained") == trained else None

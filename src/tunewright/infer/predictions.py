@@ -121,7 +121,7 @@ def _read_through(
 ) -> _Job:
     """Reads the whole file once, before any model is loaded: a broken row is found now, not after an hour."""
     recipe = load_recipe(run.file(rundir.RECIPE)).recipe
-    manifest = rundir.read_json(run.file(rundir.MANIFEST))
+    manifest = run.manifest()
     labels = tuple(manifest.get("labels", ()))
     task = task_of(recipe)
     reading = reading_of(task, recipe, labels, manifest.get("texts", 0))

@@ -213,8 +213,7 @@ def _drawable(names: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def write(run: RunDir) -> Path | None:
     """(Re)write ``confusion.png``; None where no labels are chosen, or several to a row."""
-    file = run.file(rundir.EVALUATION)
-    labels = (rundir.read_json(file) if file.exists() else {}).get("labels") or {}
+    labels = run.read(rundir.EVALUATION).get("labels") or {}
     counts = (labels.get("after") or {}).get("confusion")
     if not counts:
         return None

@@ -142,8 +142,7 @@ def write(run: RunDir) -> Path | None:
 
 
 def of_run(run: RunDir) -> Curve:
-    path = run.file(rundir.EVALUATION)
-    return curve(rundir.read_lines(run.file(rundir.METRICS)), rundir.read_object(path) if path.exists() else None)
+    return curve(rundir.read_lines(run.file(rundir.METRICS)), run.read(rundir.EVALUATION) or None)
 
 
 def _losses(points: Curve) -> list[float]:

@@ -42,9 +42,9 @@ def html(run: RunDir) -> str:
 
 def content(run: RunDir) -> dict[str, Any]:
     """What the template is given; a part the run does not have is None or empty."""
-    evaluation = _json(run, rundir.EVALUATION)
-    manifest = _json(run, rundir.MANIFEST)
-    status = _json(run, rundir.STATUS)
+    evaluation = run.read(rundir.EVALUATION)
+    manifest = run.read(rundir.MANIFEST)
+    status = run.read(rundir.STATUS)
     recipe = _text(run, rundir.RECIPE)
     headline, detail = _headline(status, evaluation)
     chosen = labels.content(evaluation, ROWS_SHOWN)
@@ -65,10 +65,10 @@ def content(run: RunDir) -> dict[str, Any]:
         "overfitting": learned.overfitting_words(evaluation),
         "recited": _recited(evaluation),
         **_retention(run, evaluation),
-        "ledger": _ledger(_json(run, rundir.LEDGER)),
+        "ledger": _ledger(run.read(rundir.LEDGER)),
         "findings": rundir.read_lines(run.file(rundir.FINDINGS)),
         "recipe": _commented(recipe),
-        "plan": values.plan(_json(run, rundir.PLAN)),
+        "plan": values.plan(run.read(rundir.PLAN)),
         "machine": values.groups(manifest),
         "version": (manifest.get("versions") or {}).get("tunewright", ""),
     }
@@ -89,11 +89,6 @@ def _retention(run: RunDir, evaluation: dict[str, Any]) -> dict[str, Any]:
         "gained": [row for row, was, now in rows if now and not was],
         "tradeoff": tradeoff.of_run(run),
     }
-
-
-def _json(run: RunDir, name: str) -> dict[str, Any]:
-    path = run.file(name)
-    return rundir.read_object(path) if path.exists() else {}
 
 
 def _text(run: RunDir, name: str) -> str:

@@ -75,7 +75,5 @@ def picture(places: Sequence[Stand]) -> Picture | None:
 
 
 def of_run(run: RunDir) -> Picture | None:
-    path = run.file(rundir.EVALUATION)
-    if not path.exists():
-        return None
-    return picture(stands(rundir.read_lines(run.file(rundir.METRICS)), rundir.read_json(path)))
+    evaluation = run.read(rundir.EVALUATION)
+    return picture(stands(rundir.read_lines(run.file(rundir.METRICS)), evaluation)) if evaluation else None

@@ -68,7 +68,7 @@ def versions() -> dict[str, str]:
 def note_trained(run: RunDir, folder: Path) -> None:
     """Add the hash of each file that the run ends with, so that ``verify`` can tell whether they still are those."""
     files = {f"{folder.name}/{path.name}": hashes.sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
-    stored = rundir.read_json(run.file(rundir.MANIFEST))
+    stored = run.manifest()
     rundir.write_json(run.file(rundir.MANIFEST), stored | {"trained": files})
 
 

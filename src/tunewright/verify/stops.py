@@ -105,8 +105,7 @@ def _live(subject: Subject, numbers: str, values: dict[str, Any]) -> Proof:
 
 def _then(subject: Subject) -> int | None:
     """How many of the same answers ended when the run was measured; None where they were not all measured."""
-    file = subject.run.file(rundir.EVALUATION)
-    rows: Sequence[dict[str, Any]] = rundir.read_json(file).get("rows", []) if file.exists() else []
+    rows: Sequence[dict[str, Any]] = subject.run.read(rundir.EVALUATION).get("rows", [])
     if len(rows) < len(subject.answers):
         return None
     return sum(bool(row.get("after", {}).get("stopped")) for row in rows[: min(PROMPTS, len(subject.answers))])
