@@ -317,6 +317,7 @@ def test_a_client_that_leaves_while_its_adapter_is_read_lets_it_go(engine: Any, 
                 await asyncio.sleep(0.01)
 
     asyncio.run(leave())
+    assert list(one.adapters.loaded) == ["a"] and not +one.adapters.in_use
 
 
 def test_an_adapter_that_left_with_its_client_is_missed_by_nobody(engine: Any, tmp_path: Path) -> None:

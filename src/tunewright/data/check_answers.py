@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from tunewright.data.check_personal import masked
+from tunewright.data.check_personal import around
 from tunewright.data.digest import normal
 from tunewright.data.findings import Spots, finding
 from tunewright.data.formats import Reads
@@ -13,11 +13,12 @@ from tunewright.example import Chat, Finding, Message
 
 _SURELY = 12  # characters that do not stand at the head of a question by chance
 _OPENING = 300  # characters in which a refusal is looked for
+_I_AM_A_MODEL = r"\bi(?: am|['’]m) (?:just |only |merely )?an? (?:(?:ai|large) )?language model\b"
 _ABOUT_ITSELF = re.compile(
     r"\bas an? (?:(?:ai|artificial intelligence)"
     r"(?: (?:language |chat )?(?:model|assistant|chatbot|bot|system|program))?"
     r"(?=\s*[,.]|\s+(?:i|we|my|trained|developed|created)\b)|(?:large )?language model\b)"
-    r"|\bi(?: am|['’]m) (?:just |only |merely )?an? (?:(?:ai|large) )?language model\b"
+    rf"|{_I_AM_A_MODEL}"
     r"|\bmy (?:knowledge cut-?off|training data (?:only )?(?:goes|ends|extends))"
     r"|[作身]为(?:一[个名款种位])?(?:(?:AI|人工智能)(?:语言)?(?:模型|助手|助理|程序|机器人|系统)?|(?:大型?)?语言模型)"
     r"(?=[，,。；我]|\s|$)|我(?:只)?是(?:一[个名款种])?(?:AI|人工智能)?(?:大型?)?语言模型",
@@ -26,7 +27,7 @@ _ABOUT_ITSELF = re.compile(
 # The same in the middle of an answer, where only the first person is surely the model's.
 _FURTHER_ON = re.compile(
     r"\bas an? (?:ai|artificial intelligence|(?:large )?language model)\b[^.!?\n]{0,40}?\b(?:i|my|me)\b"
-    r"|\bi(?: am|['’]m) (?:just |only |merely )?an? (?:(?:ai|large) )?language model\b"
+    rf"|{_I_AM_A_MODEL}"
     r"|[作身]为(?:一[个名款种位])?(?:AI|人工智能|大?型?语言模型)[^。！？\n]{0,8}?[，,]\s*我",
     re.IGNORECASE,
 )
@@ -185,4 +186,4 @@ def _refusal(text: str) -> str | None:
     match = _REFUSES.match(opening) or _ABOUT_ITSELF.search(opening)
     if match is None and len(text) > _OPENING and _FURTHER_SIGNS.search(text):
         match = _FURTHER_ON.search(text)
-    return " ".join(masked(match[0]).split()) if match else None
+    return around(match.string, match, 0) if match else None

@@ -14,14 +14,6 @@ from tunewright.example import Chat, Finding, Origin
 
 # Looked for where no base has been named yet; with a base its own special tokens are looked for.
 USUAL_SPECIALS = (
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|endoftext|>",
-    "<|eot_id|>",
-    "<|begin_of_text|>",
-    "<|end_of_text|>",
-    "<|start_header_id|>",
-    "<|end_header_id|>",
     "<start_of_turn>",
     "<end_of_turn>",
     "<s>",
@@ -30,16 +22,13 @@ USUAL_SPECIALS = (
     "<eos>",
     "[INST]",
     "[/INST]",
-    "<|user|>",
-    "<|assistant|>",
-    "<|system|>",
     "<pad>",
     "[PAD]",
     "[CLS]",
     "[SEP]",
     "[MASK]",
 )
-# And what all others look like: <|end|>, <|channel|>, DeepSeek's <｜User｜>.
+# And what most look like: <|im_end|>, <|channel|>, DeepSeek's <｜User｜>.
 _USUAL = re.compile(
     "|".join(map(re.escape, USUAL_SPECIALS)) + "|<\\|[A-Za-z][A-Za-z0-9_ -]{0,40}\\|>|<｜[^｜<>\n]{1,40}｜>"
 )

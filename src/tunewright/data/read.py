@@ -141,13 +141,13 @@ def _objects(source: Source, text: str, place: int) -> Iterator[Row]:
 
 def _array(source: Source, text: str, place: int) -> Iterator[Row]:
     line, counted, number = 1, 0, 0
-    alone = "\n" in text.strip()  # where all rows stand on one line, it says nothing about any of them
+    many_lines = "\n" in text.strip()  # one line that holds all rows says nothing about any of them
     place = _skip(text, place)
     while place < len(text) and text[place] != "]":
         line, counted = line + text.count("\n", counted, place), place
         value, end = _decode(source, text, place, line)
         number += 1
-        yield _row(source, value, line if alone else 0, number)
+        yield _row(source, value, line if many_lines else 0, number)
         place = _skip(text, end)
         if place < len(text) and text[place] != "]":
             if text[place] != ",":

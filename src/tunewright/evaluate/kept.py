@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tunewright.evaluate.metrics import Estimate, mean, mean_change, ratio, share, share_change
+from tunewright.evaluate.names import signed
 from tunewright.evaluate.questions import Asked, Question, prompts
 from tunewright.infer.engine import Generation
 from tunewright.text import _
@@ -160,7 +161,7 @@ def sure_line(general: dict[str, Any]) -> str:
     if change.get("value") is None:
         return ""
     before, after = (f"{100 * found[side]['value']:.1f}" for side in ("before", "after"))
-    points, low, high = (f"{100 * change[name]:+.1f}".replace("-", "−") for name in ("value", "low", "high"))
+    points, low, high = (signed(f"{100 * change[name]:+.1f}") for name in ("value", "low", "high"))
     return _("among its four answers the right one has {before} % before and {after} % after: {points} points "
              "({low}…{high})", before=before, after=after, points=points, low=low, high=high)  # fmt: skip
 

@@ -41,7 +41,7 @@ def python(name: str, gives: str, asked: str | None = None, url: str = URL, key:
     if gives == "labels":
         headers = f', headers={{"Authorization": "Bearer " + {secret}}}' if key else ""
         return f'{head}import httpx\n\nprint(httpx.post("{url}/{path}", json={_json(body)}{headers}).json()["data"])'
-    given = ", ".join(f"{name}={_json(value)}" for name, value in body.items())
+    given = ", ".join(f"{key_word}={_json(value)}" for key_word, value in body.items())
     client = f'{head}from openai import OpenAI\n\nclient = OpenAI(base_url="{url}", api_key={secret})\n'
     if gives == "vectors":
         return f"{client}print(client.embeddings.create({given}).data[0].embedding)"

@@ -8,7 +8,6 @@ from typing import Any
 
 from tunewright import __version__
 from tunewright.data.prepare import data_sha256
-from tunewright.model import source
 from tunewright.recipe.dump import text
 from tunewright.rundir import MANIFEST
 from tunewright.text import _
@@ -60,7 +59,7 @@ def _edited(subject: Subject) -> list[str]:
     if then["tunewright"] != __version__:
         return []
     now: dict[str, Any] = {
-        "data_sha256": data_sha256(then["data"]), "base.files": source.fetch(recipe.base).files, "seed": recipe.seed,
+        "data_sha256": data_sha256(then["data"]), "base.files": subject.base.files, "seed": recipe.seed,
         "recipe": _filled(json.loads(json.dumps(flat(recipe))), then["recipe"]),
     }  # fmt: skip
     if "ready" in vars(subject):

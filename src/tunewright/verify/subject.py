@@ -66,11 +66,16 @@ class Subject:
     # -- whether base and data are still those of the run ----------------------------------------------------------
 
     @cached_property
+    def base(self) -> source.Base:
+        """Raises BaseModelError."""
+        return source.fetch(self.recipe.base)
+
+    @cached_property
     def base_problem(self) -> str | None:
         """What is wrong with the base, in a sentence."""
         then = self.manifest["base"]
         try:
-            base = source.fetch(self.recipe.base)
+            base = self.base
         except BaseModelError as error:
             return _("the base cannot be read: {why}", why=error.what)
         if base.sha256 == then["sha256"]:
@@ -102,8 +107,7 @@ class Subject:
         if then is None:
             return None
         paths = {name: self.run.file(name) for name in then if owned(Path(name).name)}
-        own = self.run.file(rundir.ADAPTER if self.is_adapter else rundir.MODEL)
-        added = [f"{own.name}/{name}" for name in SHADOWING if owned(name) and (own / name).exists()]
+        added = [f"{self.folder.name}/{name}" for name in SHADOWING if owned(name) and (self.folder / name).exists()]
         changed = [n for n, path in paths.items() if not path.is_file() or hashes.sha256(path) != then[n]]
         return changed + [name for name in added if name not in then]
 
