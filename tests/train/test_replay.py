@@ -96,7 +96,7 @@ def test_what_protection_costs_is_said_and_small(home: Path, tiny_base: Path) ->
     run = api.train("town.jsonl", args, out="run").folder
     recipe = load_recipe(run.file("recipe.yaml")).recipe
     assert 0 < float(recipe.retain) <= 2
-    assert "% tokens" in run.file("recipe.yaml").read_text(encoding="utf-8")
+    assert "% work" in run.file("recipe.yaml").read_text(encoding="utf-8")
 
 
 def apart(run: rundir.RunDir, base: Path) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from tunewright.data.prepare import Prepared
@@ -34,7 +35,7 @@ LEARNING_RATE = {
     "seq2seq": {"lora": 1e-3, "freeze": 2e-4, "full": 1e-4},
     "pretrain": {"lora": 4e-4, "freeze": 1e-4, "full": 5e-5},
 }
-RETAIN_COST = 0.15  # of the training rows' tokens that general prompts may have: 3 to 16 % of the time was measured
+RETAIN_COST = 0.15  # of the training rows' arithmetic that general prompts may have
 MOST_RETAINED = 2.0  # general prompts to a training row, however long the rows are
 ANSWERED = 32  # held-out rows whose answers are generated; of outputs all, up to
 OUTPUTS = 200
@@ -146,11 +147,16 @@ def _keep(recipe: Recipe, known: Known) -> Choice:
 def _retain(recipe: Recipe, known: Known) -> Choice:
     if not known.task.retains:
         return "off", ""
-    own = sum(row.length for row in known.prepared.train) / max(1, known.rows)
-    general = replay.tokens(known.prepared.codec, recipe.data.system)
+    # A word costs more where it is learned: the output layer is gone through for it. A row that ends in a label has one
+    # such word, a general prompt a whole answer of them.
+    layers = sum(map(prod, known.facts.linear().values()))
+    output = known.facts.vocabulary * known.facts.hidden
+    own = sum(row.length * layers + row.learned * output for row in known.prepared.train) / max(1, known.rows)
+    tokens = replay.tokens(known.prepared.codec, recipe.data.system)
+    general = tokens * layers + replay.ANSWER_TOKENS * output
     share = min(MOST_RETAINED, max(0.05, round(RETAIN_COST * own / general, 2)))
     cost = round(100 * share * general / own)
-    return share, _("general prompts to a row, answered by the base: it stays itself, +{cost} % tokens", cost=cost)
+    return share, _("general prompts to a row, answered by the base: it stays itself, +{cost} % work", cost=cost)
 
 
 def _save_every(recipe: Recipe, known: Known) -> Choice:
