@@ -116,6 +116,7 @@ WAYS: dict[str, tuple[list[str], list[Any]]] = {
     "15 %, pull 2": _held(0.15, 0.5, 2),
     "tenth, pull 8": _held(0.10, 0.5, 8),
     "15 %, pull 4": _held(0.15, 2, 4),
+    "15 %, pull 16": _held(0.15, 2, 16),
     "quarter, pull 8": _held(0.25, 2, 8),
     "words": ([], [mock.patch.object(replay, "answered", _words)]),
     "slower": (["retain=off"], []),  # half the learning rate, see `measure`

@@ -93,6 +93,14 @@ def test_translating_gets_better(tmp_path: Path, shared: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("apart")
+def test_a_translator_learns_instructions(tmp_path: Path, shared: Path) -> None:
+    base = shared / "models" / "opus-mt-en-fr"  # in place of the recipe's, which is on a hub
+    found = run("instruct-seq2seq", tmp_path / "run", [f"base={base}", "train.epochs=3", "seq2seq.beams=1"])
+    assert found.metric == "chrf" and found.better, found
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("apart")
 def test_instructions_are_learned_even_by_a_base_that_knows_nothing(tmp_path: Path) -> None:
     """The base of the recipe is on a hub; this one has random weights, so that only the likelihood can tell."""
     orders = (ROOT / "examples" / "instruct" / "orders.jsonl").read_text(encoding="utf-8").splitlines()

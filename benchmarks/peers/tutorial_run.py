@@ -81,15 +81,16 @@ def label_word(job: dict[str, Any], train: Rows, held: Rows, out: Path) -> dict[
 
 
 def reasoning(job: dict[str, Any], train: Rows, held: Rows, out: Path) -> dict[str, Any]:
-    """Chains of thought, or who the model is, as plain text: everything learned, the question too; pad = end, which is
-    then learned never."""
+    """Chains of thought as plain text, or who the model is in the base's template: everything learned, the question too;
+    pad = end, which is then learned never."""
     tokenizer = AutoTokenizer.from_pretrained(job["base"])
     tokenizer.pad_token = tokenizer.eos_token
     model = adapted(AutoModelForCausalLM.from_pretrained(job["base"], dtype=torch.float32), job, "CAUSAL_LM")
 
     def asked(row: dict[str, Any]) -> str:
         if job["kind"] == "identity":
-            return f"### Instruction:\n{row['instruction']}\n\n### Response:\n"
+            turns = [{"role": "user", "content": row["instruction"]}]
+            return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
         return f"Answer a medical question. Think first.\n\n### Question:\n{row['Question']}\n\n### Response:\n"
 
     def answer(row: dict[str, Any]) -> str:
