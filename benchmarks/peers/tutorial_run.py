@@ -81,8 +81,8 @@ def label_word(job: dict[str, Any], train: Rows, held: Rows, out: Path) -> dict[
 
 
 def reasoning(job: dict[str, Any], train: Rows, held: Rows, out: Path) -> dict[str, Any]:
-    """Chains of thought as plain text, or who the model is in the base's template: everything learned, the question too;
-    pad = end, which is then learned never."""
+    """Chains of thought as plain text, or who the model is in the base's template: everything learned, the question
+    too; pad = end, which is then learned never."""
     tokenizer = AutoTokenizer.from_pretrained(job["base"])
     tokenizer.pad_token = tokenizer.eos_token
     model = adapted(AutoModelForCausalLM.from_pretrained(job["base"], dtype=torch.float32), job, "CAUSAL_LM")
