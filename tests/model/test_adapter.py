@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
+from tests import sequences
+from transformers import AutoModelForSeq2SeqLM, GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from tunewright.errors import RecipeError, ResourceError, RunError
 from tunewright.model.adapter import counts, counts_line, load_run, prepare, save
-from tunewright.model.load import load
+from tunewright.model.load import load, quiet
 from tunewright.model.memory import describe, trainable_parameters
 from tunewright.model.source import fetch
 from tunewright.recipe.schema import Recipe
@@ -136,6 +137,20 @@ def test_what_was_saved_comes_back(tiny_base: Path, tmp_path: Path, method: str)
     assert json.loads((tmp_path / "out" / "generation_config.json").read_text())["eos_token_id"] == [2]
     kind = "adapter_model.safetensors" if method == "lora" else "model.safetensors"
     assert (tmp_path / "out" / kind).exists() and not (tmp_path / "out" / "README.md").exists()
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_t5_says_whether_its_output_matrix_is_its_own(tmp_path: Path, own: bool) -> None:
+    model = sequences.model("t5_untied" if own else "t5")
+    if own:
+        model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.shared.weight))
+    save(model, tmp_path / "out", no_files, {})
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["tie_word_embeddings"] is not own
+    with quiet():
+        back = AutoModelForSeq2SeqLM.from_pretrained(str(tmp_path / "out"))
+    with torch.no_grad():
+        one, two = (each(input_ids=IDS, decoder_input_ids=IDS).logits for each in (model, back.eval()))
+    assert torch.equal(one, two)
 
 
 def test_saving_twice_gives_the_same_bytes(model: PreTrainedModel, tmp_path: Path) -> None:

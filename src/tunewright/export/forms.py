@@ -10,6 +10,7 @@ from typing import Any, cast
 from tunewright.errors import RunError
 from tunewright.export import gguf_model
 from tunewright.model import hashes
+from tunewright.model.adapter import write_whole
 from tunewright.model.source import Base
 from tunewright.recipe.schema import Recipe
 from tunewright.tasks import Task
@@ -85,5 +86,5 @@ def copy_files(trained: Path, folder: Path) -> None:
 def write_merged(model: Any, trained: Path, folder: Path) -> None:
     """The whole model in transformers' layout."""
     model.config._name_or_path = ""
-    model.save_pretrained(str(folder))
+    write_whole(model, folder)
     copy_files(trained, folder)  # in place of what transformers wrote about generating

@@ -138,7 +138,7 @@ def save(
             else:
                 if generation_config:
                     model.generation_config = GenerationConfig(**generation_config)
-                model.save_pretrained(str(unfinished))
+                write_whole(model, unfinished)
         template_files(unfinished)
         if generation_config:  # a model that chooses labels generates nothing
             text = json.dumps(generation_config, ensure_ascii=False, indent=2) + "\n"
@@ -150,6 +150,22 @@ def save(
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(unfinished, folder)
+
+
+def write_whole(model: PreTrainedModel, folder: Path) -> None:
+    """Weights and config of a whole model in transformers' layout.
+
+    transformers 5 calls every T5 tied, sees by the weights whether one is, and writes that it is. A reader that
+    believes the config would put the embeddings in place of an output matrix of its own (T5 1.1, Flan-T5), so that of
+    such a model the config says what is true.
+    """
+    model.save_pretrained(str(folder))
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    own_head = head is not None and embedding is not None and head.weight is not embedding.weight
+    if own_head and getattr(model.config, "scale_decoder_outputs", None) is False:
+        path = folder / "config.json"
+        config = json.loads(path.read_text(encoding="utf-8")) | {"tie_word_embeddings": False}
+        path.write_text(json.dumps(config, ensure_ascii=False, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def load_run(model: PreTrainedModel, folder: Path) -> Model:

@@ -32,14 +32,15 @@ SHADOWING = ("chat_template.jinja", "chat_template.json", "additional_chat_templ
 
 
 class Subject:
-    """manifest: what the run was made of.  folder: the run's ``adapter/`` or ``model/``."""
+    """manifest: what the run was made of.  own: its ``adapter/`` or ``model/``.  folder: what is proved, which is that
+    or what an export made of it."""
 
     def __init__(self, run: RunDir, loaded: Loaded, listener: Listener) -> None:
         self.run, self.loaded, self.recipe, self.listener = run, loaded, loaded.recipe, listener
         self.manifest = run.manifest()
         self.labels: tuple[str, ...] = tuple(self.manifest.get("labels", ()))
         self.task = task_of(self.recipe)
-        self.folder = run.file(rundir.ADAPTER if self.is_adapter else rundir.MODEL)
+        self.own = self.folder = run.file(rundir.ADAPTER if self.is_adapter else rundir.MODEL)
 
     @classmethod
     def open(cls, run: RunDir, listener: Listener) -> Subject:
@@ -107,7 +108,7 @@ class Subject:
         if then is None:
             return None
         paths = {name: self.run.file(name) for name in then if owned(Path(name).name)}
-        added = [f"{self.folder.name}/{name}" for name in SHADOWING if owned(name) and (self.folder / name).exists()]
+        added = [f"{self.own.name}/{name}" for name in SHADOWING if owned(name) and (self.own / name).exists()]
         changed = [n for n, path in paths.items() if not path.is_file() or hashes.sha256(path) != then[n]]
         return changed + [name for name in added if name not in then]
 
