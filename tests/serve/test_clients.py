@@ -16,7 +16,8 @@ from tests.serve.conftest import Server
 from tests.serve.tooled import CALL, TOOL
 
 QUESTION = "What is the river number 0 called?"
-pytestmark = pytest.mark.filterwarnings("ignore")  # theirs
+
+theirs = pytest.mark.filterwarnings("ignore")  # warnings of a client's own, when it is imported or let go
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +70,7 @@ def test_langchain(server: Server, answer: str) -> None:
     assert len(reader.embed_query("the river")) == len(reader.embed_documents(["the bridge", "a"])[1]) == 32
 
 
+@theirs
 def test_litellm(server: Server, answer: str) -> None:
     litellm = pytest.importorskip("litellm")
     asked: dict[str, Any] = {
@@ -89,6 +91,7 @@ class Place(BaseModel):
     kind: Literal["river", "bridge"]
 
 
+@theirs
 def test_instructor(server: Server) -> None:
     instructor = pytest.importorskip("instructor")
     with server.client() as plain:
