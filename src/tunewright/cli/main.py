@@ -90,8 +90,10 @@ def after(next: str) -> dict[str, Any]:
     Each command has the settings of help itself, for click remembers the help option of the first call: made outside
     of the app, as some programs do, it would lack ``-h`` ever after.
     """
-    settings = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
-    return {"epilog": _("Next: {command}", command=next), "context_settings": settings}
+    return {
+        "epilog": _("Next: {command}", command=next),
+        "context_settings": {"help_option_names": ["-h", "--help"], "max_content_width": 80},
+    }
 
 
 def verb(next: str) -> Callable[[Callable[..., Any]], click.Command]:

@@ -159,13 +159,11 @@ def write_whole(model: PreTrainedModel, folder: Path) -> None:
     believes the config would put the embeddings in place of an output matrix of its own (T5 1.1, Flan-T5), so that of
     such a model the config says what is true.
     """
-    model.save_pretrained(str(folder))
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     own_head = head is not None and embedding is not None and head.weight is not embedding.weight
     if own_head and getattr(model.config, "scale_decoder_outputs", None) is False:
-        path = folder / "config.json"
-        config = json.loads(path.read_text(encoding="utf-8")) | {"tie_word_embeddings": False}
-        path.write_text(json.dumps(config, ensure_ascii=False, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        model.config.tie_word_embeddings = False
+    model.save_pretrained(str(folder))
 
 
 def load_run(model: PreTrainedModel, folder: Path) -> Model:

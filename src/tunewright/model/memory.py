@@ -106,6 +106,11 @@ class ModelFacts:
         gated = any(name.endswith(".gate_proj.weight") for name in self.shapes)
         return gated and not self.encoder_layers and not _has_biased_norms(self)
 
+    @property
+    def linear_weights(self) -> int:
+        """Of these layers together: multiplications a token takes on its way through them."""
+        return sum(map(prod, self.linear().values()))
+
     def linear(self) -> dict[str, tuple[int, int]]:
         """(in + out) sizes of the layers that an adapter can sit on, by module name."""
         return {

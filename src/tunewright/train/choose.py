@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 from tunewright.data.prepare import Prepared
@@ -149,8 +148,7 @@ def _retain(recipe: Recipe, known: Known) -> Choice:
         return "off", ""
     # A word costs more where it is learned: the output layer is gone through for it. A row that ends in a label has one
     # such word, a general prompt a whole answer of them.
-    layers = sum(map(prod, known.facts.linear().values()))
-    output = known.facts.vocabulary * known.facts.hidden
+    layers, output = known.facts.linear_weights, known.facts.vocabulary * known.facts.hidden
     own = sum(row.length * layers + row.learned * output for row in known.prepared.train) / max(1, known.rows)
     tokens = replay.tokens(known.prepared.codec, recipe.data.system)
     general = tokens * layers + replay.ANSWER_TOKENS * output

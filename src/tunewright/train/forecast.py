@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -116,7 +115,7 @@ def foresee(
     speed = matrix_speed(facts, recipe.train.precision, device)
     share = sum(row.learned for row in prepared.train) / max(1, sum(row.length for row in prepared.train))
     training = sum(step_seconds(step, recipe, facts, outputs, share, speed) for step in seen)
-    body, head = sum(prod(shape) for shape in facts.linear().values()), outputs * facts.hidden
+    body, head = facts.linear_weights, outputs * facts.hidden
     scored = 2 * (2 * body * sum(r.length for r in held_out) + 2 * head * sum(r.learned for r in held_out))
     each = facts.parameters * WIDTH[recipe.train.precision] / 1e9 * GENERATE_SECONDS_PER_GB
     batches = -(-answers // 16) * recipe.evaluate.max_new_tokens * 2
@@ -150,7 +149,7 @@ def step_seconds(
     # Forward and the gradient of the input; training the weights themselves adds theirs.
     passes = 4 if method == "lora" else 6
     trained = trainable_parameters(facts, recipe)
-    flops: float = tokens * passes * sum(prod(shape) for shape in facts.linear().values())
+    flops: float = tokens * passes * facts.linear_weights
     flops += tokens * 6 * trained if method == "lora" else 0
     flops += sum(6 * (facts.layers + facts.encoder_layers) * facts.queries * one.longest * one.tokens for one in micros)
     flops += share * tokens * (6 if method == "full" else 4) * outputs * facts.hidden
