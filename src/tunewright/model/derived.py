@@ -80,7 +80,7 @@ def is_made(name: str) -> bool:
 
 
 def bytes_below(folder: Path) -> int:
-    """Bytes of the files below, of which some come and go while this looks: pip unpacks there, other processes fetch."""
+    """Bytes of the files below, some of which come and go while this looks: pip unpacks there, others fetch."""
     total = 0
     for place, _folders, names in os.walk(folder):  # a folder that is gone by now is passed over
         for name in names:
