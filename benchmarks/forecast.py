@@ -1,10 +1,11 @@
 """How near the forecast comes: memory and time of six trainings, foreseen, rehearsed and measured.
 
-    python benchmarks/forecast.py SHORT LONG [--only lora-short …] [--steps 4] [--base NAME]
+    python benchmarks/forecast.py SHORT LONG [--only lora-short …] [--rounds 3] [--steps 4] [--base NAME]
 
 SHORT and LONG are files of rows (alpaca and medical reasoning); from SHORT come rows of up to about 80 tokens and of
 about 200 to 300, from LONG rows of about 500 to 700. Each training is a process of its own, for a few steps, as
-`tunewright train` does it, less the measuring of base and tuned model and without general prompts.
+`tunewright train` does it, less the measuring of base and tuned model and without general prompts. The six take turns;
+each number is the median of the rounds, because the speed of a shared machine moves between one minute and the next.
 
 `busy` is the share of the processor's threads that the steps really got. On a machine with other work on it the clock
 measures that work too: below 50 % `measured` is processor seconds divided by threads instead, which is a little less
@@ -20,7 +21,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import Any, NamedTuple
 
 from tunewright.settings import before_torch
 
@@ -107,6 +109,7 @@ def main() -> None:
     parser.add_argument("short", type=Path)
     parser.add_argument("long", type=Path)
     parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--base", default="auto")
     parser.add_argument("--one", help=argparse.SUPPRESS)
@@ -114,15 +117,22 @@ def main() -> None:
     if given.one:
         print(json.dumps(one(given.one, given.short, given.steps, given.base)))
         return
+    found: dict[str, list[Numbers]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(given.rounds):
+            for length, (low, high) in CHARACTERS.items():
+                data = Path(folder) / f"{length}.json"
+                data.write_text(json.dumps(rows_of(given.long if length == "long" else given.short, low, high)))
+                for method in METHODS:
+                    name = f"{method}-{length}"
+                    if not given.only or name in given.only:
+                        print(f"\rround {number + 1}: {name:<12}", end="", file=sys.stderr, flush=True)
+                        found.setdefault(name, []).append(_numbers(_apart(method, data, given)))
+    print(file=sys.stderr)
     print(f"{'':<12} {'tokens':>7} | memory, MB{'':<21} | seconds a step{'':<14}")
     print(f"{'':<12} {'a step':>7} | foreseen rehearsed  measured   off | foreseen  measured   off  busy")
-    with tempfile.TemporaryDirectory() as folder:
-        for length, (low, high) in CHARACTERS.items():
-            data = Path(folder) / f"{length}.json"
-            data.write_text(json.dumps(rows_of(given.long if length == "long" else given.short, low, high)))
-            for method in METHODS:
-                if not given.only or f"{method}-{length}" in given.only:
-                    print(_line(f"{method}-{length}", _apart(method, data, given)), flush=True)
+    for name, rounds in found.items():
+        print(_line(name, Numbers(*map(median, zip(*rounds, strict=True)))))
 
 
 def _apart(method: str, data: Path, given: argparse.Namespace) -> dict[str, Any]:
@@ -133,19 +143,34 @@ def _apart(method: str, data: Path, given: argparse.Namespace) -> dict[str, Any]
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def _line(name: str, found: dict[str, Any]) -> str:
-    plan = found["plan"]
-    memory = [plan[part]["memory_bytes"] / 1e6 for part in ("foreseen", "rehearsed")] + [found["peak"] / 1e6]
-    # The first step is not between two marks.
-    share = sum(found["tokens"][1:]) / (len(found["tokens"]) - 1) / (sum(found["tokens"]) / len(found["tokens"]))
-    foreseen = plan["foreseen"]["phases"]["training"] / found["steps"] * share
+class Numbers(NamedTuple):
+    """Memory in MB, seconds of a step, and the share of the threads that the steps got."""
+
+    tokens: float
+    foreseen: float
+    rehearsed: float
+    measured: float
+    seconds_foreseen: float
+    seconds: float
+    busy: float
+
+
+def _numbers(found: dict[str, Any]) -> Numbers:
+    plan, tokens = found["plan"], found["tokens"]
+    share = sum(tokens[1:]) / (len(tokens) - 1) / (sum(tokens) / len(tokens))  # the first step is not between two marks
     busy = found["cpu"] / found["wall"]
-    measured = found["wall"] if busy > 0.5 else found["cpu"]
-    tokens = sum(found["tokens"]) / len(found["tokens"])
+    return Numbers(
+        sum(tokens) / len(tokens), plan["foreseen"]["memory_bytes"] / 1e6, plan["rehearsed"]["memory_bytes"] / 1e6,
+        found["peak"] / 1e6, plan["foreseen"]["phases"]["training"] / found["steps"] * share,
+        found["wall"] if busy > 0.5 else found["cpu"], busy,
+    )  # fmt: skip
+
+
+def _line(name: str, n: Numbers) -> str:
     return (
-        f"{name:<12} {tokens:>7.0f} | {memory[0]:>8.0f} {memory[1]:>9.0f} {memory[2]:>9.0f} "
-        f"{100 * (memory[0] / memory[2] - 1):>+4.0f}% | {foreseen:>8.2f} {measured:>9.2f} "
-        f"{100 * (foreseen / measured - 1):>+4.0f}% {100 * busy:>4.0f}%"
+        f"{name:<12} {n.tokens:>7.0f} | {n.foreseen:>8.0f} {n.rehearsed:>9.0f} {n.measured:>9.0f} "
+        f"{100 * (n.foreseen / n.measured - 1):>+4.0f}% | {n.seconds_foreseen:>8.2f} {n.seconds:>9.2f} "
+        f"{100 * (n.seconds_foreseen / n.seconds - 1):>+4.0f}% {100 * n.busy:>4.0f}%"
     )
 
 

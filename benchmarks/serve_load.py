@@ -38,6 +38,7 @@ from statistics import median, quantiles
 import httpx
 from tokenizers import Tokenizer
 
+from tunewright.model.load import fast_bf16
 from tunewright.model.source import fetch
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -221,8 +222,9 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         runs = given.runs or two_runs(given.base, folder)
         port, other = free_port(), free_port()
+        dtype = "bfloat16" if fast_bf16()[0] else "float32"  # what ours is served in, as it was trained
         ours = [bin_path("tunewright"), "serve", *runs, "--port", str(port)]
-        peer = [bin_path("transformers"), "serve", str(base.folder), "--continuous-batching", "--dtype", "bfloat16"]
+        peer = [bin_path("transformers"), "serve", str(base.folder), "--continuous-batching", "--dtype", dtype]
         url = stack.enter_context(server(ours, port, folder / "ours.log"))
         theirs = stack.enter_context(server([*peer, "--port", str(other)], other, folder / "peer.log"))
         names = [Path(run).name for run in runs]
@@ -239,6 +241,7 @@ def main() -> None:
                 if number == 0:  # loading, and the first use of everything
                     case.speeds.clear()
                     case.answers.clear()
+    print(dtype)
     show(cases)
 
 
