@@ -178,3 +178,12 @@ def fewer_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (questions, retention):
         monkeypatch.setattr(module, "prompts", lambda: (reported[::3], watched[::3]))
     monkeypatch.setattr(replay, "prompts", lambda: general[::3])
+
+
+@pytest.fixture
+def fewer_questions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenth of the general questions, for tests that are not about them."""
+    from tunewright.evaluate import questions
+
+    asked = questions.questions()
+    monkeypatch.setattr(questions, "questions", lambda: asked[::10])

@@ -10,7 +10,6 @@ from benchmarks.recipes import RECIPES, recipes, run
 from tests.predicting import write_t5
 
 from tunewright.cli.main import VERBS
-from tunewright.evaluate import questions
 from tunewright.model.source import fetch
 from tunewright.recipe.load import load
 from tunewright.settings import settings
@@ -27,7 +26,7 @@ SHORTER = {
         # All six held-out answers must be right to be more than chance: fewer updates than 87 teach too few of them.
         "evaluate.rows=6", "evaluate.max_new_tokens=128", "train.epochs=3", "train.batch_size=2", "retain=off"
     ],
-    "pretrain": ["train.epochs=2"],
+    "pretrain": ["train.epochs=1"],
 }
 
 
@@ -59,10 +58,8 @@ def test_it_opens_with_the_two_commands_and_names_a_larger_base(name: str) -> No
 
 
 @pytest.fixture
-def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fewer_prompts: None) -> None:
+def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fewer_prompts: None, fewer_questions: None) -> None:
     """The person's own bases, but not their last run; and few general questions, since nothing here is about them."""
-    asked = questions.questions()
-    monkeypatch.setattr(questions, "questions", lambda: asked[::10])
     for base in ("smollm2-135m-instruct", "minilm-l6"):
         fetch(base)
     (tmp_path / "cache").mkdir()

@@ -118,6 +118,7 @@ def test_a_learned_end_counts_although_padding_is_the_same_token() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("fewer_prompts", "fewer_questions")
 def test_minimind_learns_in_chinese_and_english_and_its_answers_end(home: Path, shared: Path) -> None:
     """A small base with weights in float16 and a template that adds a system message of its own."""
     more = [
