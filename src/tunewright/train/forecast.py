@@ -2,7 +2,7 @@
 
 Memory comes from ``model/memory.py``. Time is arithmetic divided by speed: the arithmetic is counted from the shapes of
 the weights and the lengths of the rows as the steps will hold them, padding included; the speed is that of a matrix
-product of the base's own size, tried on this machine for half a second, times the share of it that a whole step was
+product of the base's own size, tried on this machine for a second, times the share of it that a whole step was
 measured to reach (benchmarks/forecast.py).
 """
 
@@ -35,8 +35,11 @@ from tunewright.train.batches import Steps
 from tunewright.train.replay import share as replay_share
 
 # Shares of the tried speed that were measured on the embedded base (benchmarks/forecast.py): a training step with its
-# norms and attention, by method; rows that are scored. An adapter's products are small, and slower for it.
-TRAIN_SHARE = {"lora": 0.56, "full": 0.60, "freeze": 0.60}
+# norms and attention, by precision and method; rows that are scored. An adapter's products are small and slower for it.
+TRAIN_SHARE = {
+    "bf16": {"lora": 0.56, "full": 0.60, "freeze": 0.60},
+    "fp32": {"lora": 0.49, "full": 0.57, "freeze": 0.57},
+}
 SCORE_SHARE = 0.45
 UPDATED = 5e8  # trained weights that AdamW moves a second; it reads and writes each of them seven times
 GENERATE_SECONDS_PER_GB = 0.30  # for one token of each row of a batch of answers, which many small layers bound
@@ -145,7 +148,7 @@ def step_seconds(
     micros: Sequence[Micro], recipe: Recipe, facts: ModelFacts, outputs: int, share: float, speed: float
 ) -> float:
     """Time of one step. share: of its tokens that are learned, which alone get logits.  speed: of a matrix product."""
-    method, tokens = recipe.train.method, sum(one.tokens for one in micros)
+    method, precision, tokens = recipe.train.method, recipe.train.precision, sum(one.tokens for one in micros)
     # Forward and the gradient of the input; training the weights themselves adds theirs.
     passes = 4 if method == "lora" else 6
     trained = trainable_parameters(facts, recipe)
@@ -153,7 +156,7 @@ def step_seconds(
     flops += tokens * 6 * trained if method == "lora" else 0
     flops += sum(6 * (facts.layers + facts.encoder_layers) * facts.queries * one.longest * one.tokens for one in micros)
     flops += share * tokens * (6 if method == "full" else 4) * outputs * facts.hidden
-    return flops / (speed * TRAIN_SHARE[method]) + trained / UPDATED
+    return flops / (speed * TRAIN_SHARE[precision][method]) + trained / UPDATED
 
 
 def _steps(recipe: Recipe, prepared: Prepared, replay: int) -> Steps:
@@ -176,14 +179,14 @@ def worked(device: str) -> float:
 
 
 def matrix_speed(facts: ModelFacts, precision: str, device: str) -> float:
-    """Floating-point operations a second of a product of the base's own size: median of half a second's tries. Other
+    """Floating-point operations a second of a product of the base's own size: median of a second's tries. Other
     work on the machine does not count as slowness of it."""
     dtype = DTYPES["bf16" if precision == "bf16" else "fp32"]
     rows = 1024
     left = torch.randn(rows, facts.hidden, device=device).to(dtype)
     right = torch.randn(facts.intermediate, facts.hidden, device=device).to(dtype).T
     tries: list[float] = []
-    end = time.monotonic() + 0.5
+    end = time.monotonic() + 1.0
     while time.monotonic() < end or len(tries) < 5:
         began = worked(device)
         left @ right
