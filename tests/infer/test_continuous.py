@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -55,6 +57,12 @@ def alone(tuned: Any, prompt: list[int], new: int = NEW) -> list[int]:
         with torch.no_grad():
             ids.append(int(tuned(torch.tensor([ids])).logits[0, -1].argmax()))
     return ids[len(prompt) :]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_running() -> Iterator[None]:
+    yield
+    assert not [one for one in threading.enumerate() if "_run_generation_loop" in one.name]
 
 
 @pytest.fixture
@@ -241,13 +249,36 @@ def test_closing_finishes_what_is_being_answered() -> None:
 
     async def closed() -> list[Step]:
         task = asyncio.create_task(steps(one, greedy(PROMPTS[0], new=60)))
-        while not one._places:
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(0.05)
+        while not any(place.given for place in one._places.values()):
+            await asyncio.sleep(0.001)
         await asyncio.to_thread(one.close)
         return await task
 
     assert tokens(asyncio.run(closed())) == alone(model(), PROMPTS[0], 60)
+
+
+def test_an_engine_closed_while_it_begins_leaves_nothing_that_runs(monkeypatch: Any) -> None:
+    """The thread of its loop, left alone, would keep the process from ending."""
+    one, beginning = ContinuousEngine(model(), 256, 1 << 24), threading.Event()
+    begin = one._begin
+
+    def slowly() -> Any:
+        beginning.set()
+        time.sleep(0.3)
+        return begin()
+
+    monkeypatch.setattr(one, "_begin", slowly)
+
+    async def closed() -> None:
+        task = asyncio.create_task(steps(one, greedy(PROMPTS[0])))
+        await asyncio.to_thread(beginning.wait)
+        await asyncio.to_thread(one.close)
+        with contextlib.suppress(TunewrightError):  # whether it was begun in time to be answered is left open
+            await task
+        with pytest.raises(TunewrightError, match="the engine has stopped"):
+            await steps(one, greedy(PROMPTS[0]))
+
+    asyncio.run(closed())
 
 
 def test_a_model_that_fails_fails_its_requests_and_not_in_silence(engine: Any, monkeypatch: Any) -> None:

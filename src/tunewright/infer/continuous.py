@@ -116,8 +116,9 @@ class ContinuousEngine:
                     yield step
             finally:
                 del self._places[name]
-                if not over and self._manager is not None:
-                    self._manager.cancel_request(name)
+                manager = self._manager
+                if not over and manager is not None:
+                    manager.cancel_request(name)
 
     @contextlib.asynccontextmanager
     async def _holding(self, adapter: str | None) -> AsyncIterator[None]:
@@ -138,12 +139,14 @@ class ContinuousEngine:
             let_go(held) if held.done() else held.add_done_callback(let_go)
 
     def close(self) -> None:
-        """Finishes what is being answered."""
-        self._closed = True
-        if self._manager is not None:
+        """Finishes what is being answered. A manager that is just being begun is waited for: left alone, its thread
+        would keep the process from ever ending."""
+        with self._lock:
+            self._closed = True
+            manager, self._manager = self._manager, None
+        if manager is not None:
             with quiet():
-                self._manager.stop(block=True)
-            self._manager = None
+                manager.stop(block=True)
 
     @contextlib.contextmanager
     def _still(self) -> Iterator[None]:
