@@ -91,7 +91,7 @@ def refused(stored: dict[str, Any]) -> str:
 
 def test_what_gguf_cannot_hold_is_refused(tmp_path: Path) -> None:
     stored = tokenizer(tmp_path)
-    assert "SentencePiece-like" in refused(tokenizer(tmp_path / "other", "mistral"))
+    assert "BPE over characters" in refused(tokenizer(tmp_path / "other", "mistral"))
     assert "another (WordPiece)" in refused(stored | {"model": {"type": "WordPiece"}})
     assert "no known name" in refused(stored | {"pre_tokenizer": sequence(isolated(r"\w+"), PLAIN_BYTES)})
     assert "no known name" in refused(stored | {"pre_tokenizer": BYTES | {"add_prefix_space": True}})

@@ -10,10 +10,11 @@ from gguf import GGUFReader
 
 from tunewright.data.basefiles import TEMPLATE, BaseFiles
 from tunewright.data.template import ChatTemplate
-from tunewright.errors import RunError
+from tunewright.errors import MissingExtra, RunError
 from tunewright.export import compare, gguf_model, ollama, readers, vocabulary
 from tunewright.export.asking import compare_opened, most_tokens
 from tunewright.export.llama import EXTRA, LlamaCpp, is_installed
+from tunewright.export.pieces import Pieces
 from tunewright.export.vocabulary import Vocabulary
 from tunewright.export.work import Work
 from tunewright.infer.open import saved_codec, saved_generation
@@ -29,7 +30,8 @@ ODD_TEXTS = (
 
 
 def read_vocabulary(work: Work, config: Any) -> Vocabulary:
-    """Raises RunError for a base or a tokenizer that no GGUF file of ours can hold."""
+    """Raises RunError for a base or a tokenizer that no GGUF file of ours can hold, MissingExtra for one whose ids only
+    llama.cpp can compare."""
     subject = work.subject
     gguf_model.require(config, str(work.base.folder / "config.json"))
     codec = saved_codec(subject.folder, subject.recipe, subject.labels)
@@ -37,7 +39,11 @@ def read_vocabulary(work: Work, config: Any) -> Vocabulary:
     if isinstance(codec, ChatTemplate):
         template, end = codec.source, codec.stop_ids[0]
     generation = saved_generation(subject.folder, subject.task)
-    return vocabulary.read(subject.folder, config.vocab_size, generation, end, template)
+    held = vocabulary.read(subject.folder, config.vocab_size, generation, end, template)
+    if isinstance(held.joining, Pieces) and not is_installed():
+        # transformers' reader of GGUF puts the space before a text's first word only, whatever the file says.
+        raise MissingExtra("llama_cpp", EXTRA, _("comparing a GGUF file of a tokenizer like SentencePiece's"))
+    return held
 
 
 def write_and_compare(work: Work, then: compare.Reference, model: Any, held: Vocabulary) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tunewright.errors import RunError
+from tunewright.export.refusal import refused, require_plain_tokens
 from tunewright.text import _
 
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
@@ -35,21 +35,18 @@ def name_of(tokenizer: dict[str, Any], where: str) -> str:
     """
     model = tokenizer.get("model") or {}
     kind = model.get("type")
-    if kind != "BPE" or model.get("byte_fallback") or not _is_byte_level(tokenizer):
-        what = _("GGUF export knows byte-level BPE tokenizers, and this run's is another ({kind})",
-                 kind=_("SentencePiece-like BPE") if kind == "BPE" else kind)  # fmt: skip
-        raise _refused(what, where)
+    if kind != "BPE" or not _is_byte_level(tokenizer):
+        what = _("GGUF export knows BPE that can spell any byte, and this run's tokenizer is another ({kind})",
+                 kind=_("BPE over characters") if kind == "BPE" else kind)  # fmt: skip
+        raise refused(what, where)
     if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix") or model.get("dropout"):
-        raise _refused(_("the run's tokenizer marks parts of words in a way that GGUF has no place for"), where)
+        raise refused(_("the run's tokenizer marks parts of words in a way that GGUF has no place for"), where)
     if (tokenizer.get("normalizer") or {"type": "NFC"}).get("type") != "NFC":
-        raise _refused(_("the run's tokenizer rewrites text before it reads it, which llama.cpp does not do"), where)
-    for token in tokenizer.get("added_tokens") or []:
-        if token.get("lstrip") or token.get("rstrip") or token.get("single_word"):
-            raise _refused(_("the token {text!r} takes spaces beside it, which llama.cpp does not do",
-                             text=token["content"]), where)  # fmt: skip
+        raise refused(_("the run's tokenizer rewrites text before it reads it, which llama.cpp does not do"), where)
+    require_plain_tokens(tokenizer, where)
     name = NAMES.get((_rule(tokenizer.get("pre_tokenizer") or {}), bool(model.get("ignore_merges"))))
     if name is None:
-        raise _refused(_("the run's tokenizer cuts text by a rule that llama.cpp has no known name for"), where)
+        raise refused(_("the run's tokenizer cuts text by a rule that llama.cpp has no known name for"), where)
     return name
 
 
@@ -73,10 +70,3 @@ def _rule(made: dict[str, Any]) -> str:
 def _is_byte_level(tokenizer: dict[str, Any]) -> bool:
     made = tokenizer.get("pre_tokenizer") or {}
     return any(part.get("type") == "ByteLevel" for part in made.get("pretokenizers", [made]))
-
-
-def _refused(what: str, where: str) -> RunError:
-    return RunError(
-        what, where=where, do=_("export the run as merged; transformers reads its tokenizer as it is"),
-        command="tunewright export --to merged",
-    )  # fmt: skip

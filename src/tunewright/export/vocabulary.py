@@ -13,7 +13,8 @@ from tokenizers import Tokenizer
 
 from tunewright.data.basefiles import TOKENIZER, BaseFiles
 from tunewright.errors import RunError
-from tunewright.export import splitting
+from tunewright.export import pieces, splitting
+from tunewright.export.pieces import Pieces
 from tunewright.text import _
 
 # Texts at which llama.cpp ends an answer wherever a vocabulary has them. Any other stop token needs one of the three
@@ -24,16 +25,27 @@ ENDS_BY_TEXT = frozenset(
 
 
 @dataclass(frozen=True)
+class Merges:
+    """BPE over bytes. splitting: llama.cpp's name of the rule by which text is cut.  merges: as ``a b``."""
+
+    splitting: str
+    merges: list[str]
+
+    def write(self, writer: gguf.GGUFWriter, _tokens: Sequence[str]) -> None:
+        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_pre(self.splitting)
+        writer.add_token_merges(self.merges)
+
+
+@dataclass(frozen=True)
 class Vocabulary:
-    """tokens, kinds: text and gguf.TokenType of each id up to the model's vocabulary.  merges: of BPE, as ``a b``.
-    splitting: llama.cpp's name of the rule by which text is cut.  end: the id that the template knows as
-    ``eos_token``.  turn_end: that ends an answer.  more_end: a third one.  opens: every text begins with ``begin``.
-    stops: all ids that end an answer, however the file says so."""
+    """tokens, kinds: text and gguf.TokenType of each id up to the model's vocabulary.  joining: how they come from a
+    text.  end: the id that the template knows as ``eos_token``.  turn_end: that ends an answer.  more_end: a third one.
+    opens: every text begins with ``begin``.  stops: all ids that end an answer, however the file says so."""
 
     tokens: list[str]
     kinds: list[int]
-    merges: list[str]
-    splitting: str
+    joining: Merges | Pieces
     end: int
     turn_end: int
     more_end: int | None
@@ -45,11 +57,9 @@ class Vocabulary:
     stops: tuple[int, ...]
 
     def write(self, writer: gguf.GGUFWriter) -> None:
-        writer.add_tokenizer_model("gpt2")
-        writer.add_tokenizer_pre(self.splitting)
         writer.add_token_list(self.tokens)
         writer.add_token_types(self.kinds)
-        writer.add_token_merges(self.merges)
+        self.joining.write(writer, self.tokens)
         writer.add_eos_token_id(self.end)
         writer.add_eot_token_id(self.turn_end)
         if self.more_end is not None:
@@ -77,7 +87,7 @@ def read(
     files = BaseFiles.read(folder)
     source = str(folder / TOKENIZER)
     stored = json.loads(files.files[TOKENIZER])
-    rule = splitting.name_of(stored, source)
+    joining = pieces.read(stored, source) if pieces.is_one(stored) else _merges(stored, source)
     tokenizer = Tokenizer.from_str(files.files[TOKENIZER].decode("utf-8"))
     ids = tokenizer.get_vocab(with_added_tokens=True)
     if max(ids.values()) >= size:
@@ -92,10 +102,14 @@ def read(
     begin = named.get("bos_token")
     opening = tokenizer.encode("x", add_special_tokens=True).ids
     return Vocabulary(
-        tokens, kinds, [m if isinstance(m, str) else " ".join(m) for m in stored["model"]["merges"]], rule, end,
-        turn_end, more, begin, named.get("unk_token"), generation.get("pad_token_id"),
+        tokens, kinds, joining, end, turn_end, more, begin, named.get("unk_token"), generation.get("pad_token_id"),
         begin is not None and opening[0] == begin and len(opening) > 1, template, stops,
     )  # fmt: skip
+
+
+def _merges(stored: dict[str, Any], source: str) -> Merges:
+    merges = stored["model"]["merges"]
+    return Merges(splitting.name_of(stored, source), [m if isinstance(m, str) else " ".join(m) for m in merges])
 
 
 def _tokens(ids: dict[str, int], stored: dict[str, Any], special: set[str], size: int) -> tuple[list[str], list[int]]:
@@ -106,7 +120,8 @@ def _tokens(ids: dict[str, int], stored: dict[str, Any], special: set[str], size
     for text, number in ids.items():
         tokens[number] = text
         if text not in added:
-            kinds[number] = int(gguf.TokenType.NORMAL)
+            is_byte = pieces.is_one(stored) and text in pieces.BYTES
+            kinds[number] = int(gguf.TokenType.BYTE if is_byte else gguf.TokenType.NORMAL)
         else:
             is_control = added[text] or text in special
             kinds[number] = int(gguf.TokenType.CONTROL if is_control else gguf.TokenType.USER_DEFINED)
