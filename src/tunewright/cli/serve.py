@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tunewright.cli.main import json_option, verb
+from tunewright.settings import before_llama_cpp
 from tunewright.text import _
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def command(
     Each run is a model by the name of its folder; the bases under them are models too. Chat, completions,
     embeddings, labels: docs/serve.md says what is understood. Ctrl-C finishes what is being answered, then ends.
     """
+    if engine == "llama.cpp":
+        before_llama_cpp()
     from tunewright.serve import server
 
     server.require_packages()  # before anything is imported that needs them
