@@ -47,7 +47,7 @@ def test_a_whole_model_says_the_same_and_keeps_its_embedding(dtype: torch.dtype)
         before = one(ids).logits.float()
         assert pack(one) == 2 * 7 + 1
         after = one(ids).logits.float()
-    assert float((after - before).abs().max()) < 3 * CLOSE[dtype] * float(before.abs().max())
+    assert float((after - before).abs().max()) < 2.5 * CLOSE[dtype] * float(before.abs().max())
     assert one.get_input_embeddings().weight.numel() > 0
 
 

@@ -42,7 +42,7 @@ def read_vocabulary(work: Work, config: Any) -> Vocabulary:
     held = vocabulary.read(subject.folder, config.vocab_size, generation, end, template)
     if isinstance(held.joining, Pieces) and not is_installed():
         # transformers' reader of GGUF puts the space before a text's first word only, whatever the file says.
-        raise MissingExtra("llama_cpp", EXTRA, _("comparing a GGUF file of a tokenizer like SentencePiece's"))
+        raise MissingExtra("llama-cpp-python", EXTRA, _("comparing a GGUF file of a tokenizer like SentencePiece's"))
     return held
 
 

@@ -117,11 +117,11 @@ def _tokens(ids: dict[str, int], stored: dict[str, Any], special: set[str], size
     tokens = [f"[PAD{number}]" for number in range(size)]
     kinds = [int(gguf.TokenType.UNUSED)] * size
     added = {str(token["content"]): bool(token.get("special")) for token in stored.get("added_tokens") or []}
+    spelling = pieces.BYTES if pieces.is_one(stored) else set()
     for text, number in ids.items():
         tokens[number] = text
         if text not in added:
-            is_byte = pieces.is_one(stored) and text in pieces.BYTES
-            kinds[number] = int(gguf.TokenType.BYTE if is_byte else gguf.TokenType.NORMAL)
+            kinds[number] = int(gguf.TokenType.BYTE if text in spelling else gguf.TokenType.NORMAL)
         else:
             is_control = added[text] or text in special
             kinds[number] = int(gguf.TokenType.CONTROL if is_control else gguf.TokenType.USER_DEFINED)

@@ -25,6 +25,7 @@ import torch
 from tunewright import rundir
 from tunewright.errors import ResourceError
 from tunewright.example import Rendered
+from tunewright.model import derived
 from tunewright.model.fast import give_back_memory
 from tunewright.text import _
 from tunewright.train.batches import Steps
@@ -192,7 +193,7 @@ def _save(trainer: StepTrainer, states: dict[torch.nn.Parameter, dict[str, torch
     try:
         trainer._save(str(folder))
         torch.save(list(states.values()), folder / "optimizer.pt")
-        return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        return derived.bytes_below(folder)
     except (OSError, RuntimeError) as error:
         if is_out_of_memory(error):
             raise
