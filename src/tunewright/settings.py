@@ -76,9 +76,8 @@ def before_torch() -> None:
 
 def before_llama_cpp() -> None:
     """Called before torch is imported where llama.cpp will answer, which uses the same OpenMP. Its threads meet several
-    hundred times a token; asleep they write a quarter of the tokens. So they wait awake, but no longer than OpenMP lets
-    them by itself (about 3 ms), or they would never rest between two requests."""
-    os.environ["OMP_WAIT_POLICY"] = "active"
+    hundred times a token; asleep they write a quarter of the tokens. So they wait awake for as long as OpenMP lets them
+    by itself (about 3 ms), and rest between two requests. A count, because it goes before the policy set above."""
     os.environ.setdefault("GOMP_SPINCOUNT", "300000")
 
 

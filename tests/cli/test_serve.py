@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -60,6 +61,19 @@ def test_a_file_without_keys_is_refused(
     if content is not None:
         file.write_text(content)
     assert "key" in refused(capsys, "serve", "--key-file", str(file))
+
+
+def test_llama_cpp_s_threads_wait_awake_unless_told_otherwise(
+    in_home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")  # put back afterwards
+    for before, after in ((None, "300000"), ("7", "7")):
+        monkeypatch.delenv("GOMP_SPINCOUNT") if before is None else monkeypatch.setenv("GOMP_SPINCOUNT", before)
+        refused(capsys, "serve", "--engine", "llama.cpp", "--new-key", "x")
+        assert os.environ["GOMP_SPINCOUNT"] == after
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    refused(capsys, "serve", "--new-key", "x")
+    assert "GOMP_SPINCOUNT" not in os.environ
 
 
 def test_a_run_that_is_not_there(in_home: Path, tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,34 @@ def test_llama_cpp_answers_as_the_run_does(town: Path) -> None:
     assert first[0].logprob == first[0].top[0][1] and len(first[0].top) == 2
     assert first[-1].end in ("stop", "length")
     asyncio.run(fleet.close())
+
+
+@needs_llama_cpp
+def test_what_two_prompts_share_is_read_once_and_nothing_else_is_kept(town: Path, tiny_base: Path) -> None:
+    file = gguf_of(RunDir("run"))
+    talks = [(5, 6, 7, 8, 9, 10), (5, 6, 7, 11, 12), (5, 6, 7, 11, 12), (5, 6), (20, 21, 22)]
+
+    def answered(engine: LlamaCppEngine, prompt: tuple[int, ...]) -> list[Step]:
+        async def steps() -> list[Step]:
+            ask = Ask(prompt, 3, frozenset(), temperature=0.0, top_logprobs=5)
+            return [step async for step in engine.answer(ask)]
+
+        return asyncio.run(steps())
+
+    one, read = LlamaCppEngine(file, 64, tiny_base), []
+    evaluate = one.model.eval
+    one.model.eval = lambda ids: (read.append((len(ids), threading.current_thread())), evaluate(ids))
+    found = [answered(one, prompt) for prompt in talks]
+    one.close()
+    for prompt, steps in zip(talks, found, strict=True):
+        fresh = LlamaCppEngine(file, 64, tiny_base)
+        anew = answered(fresh, prompt)
+        assert [step.token for step in steps] == [step.token for step in anew], prompt
+        assert [step.logprob for step in steps] == pytest.approx([step.logprob for step in anew], abs=1e-4), prompt
+        fresh.close()
+    assert [count for count, _thread in read][::3] == [6, 2, 1, 1, 3]
+    [thread] = {thread for _count, thread in read}  # or OpenMP has more helpers than cores
+    assert thread is not threading.current_thread()
 
 
 @needs_llama_cpp

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,9 @@ class LlamaCppEngine:
                 command="tunewright export RUN --to gguf",
             ) from None  # fmt: skip
         self.grammars = Grammars(tokenizer, self.model.n_vocab())
+        # All of it happens in one thread: each thread that computes has helpers of its own in OpenMP, and with more of
+        # those than cores none of them waits awake for the next product any more, which makes every token slow.
+        self._hand = ThreadPoolExecutor(1, "llama.cpp")
         self._turn = asyncio.Lock()
         self._closed = False
 
@@ -56,15 +60,14 @@ class LlamaCppEngine:
         raise TunewrightError(_("a GGUF file holds one run; adapters are merged into it"))
 
     async def answer(self, ask: Ask) -> AsyncIterator[Step]:
+        loop = asyncio.get_running_loop()
         sampler = Sampler(ask, self.grammars)
         async with self._turn:
             if self._closed:
                 raise TunewrightError(_("the engine has stopped"), do=_("start the server again"))
-            self.model.reset()
-            given: Sequence[int] = ask.prompt
+            given = await loop.run_in_executor(self._hand, self._unknown, ask.prompt)
             for number in range(ask.max_new_tokens):
-                row = await asyncio.to_thread(self._logits, given)
-                token = sampler(row)
+                token = await loop.run_in_executor(self._hand, self._next, given, sampler)
                 end: End | None = "length" if number == ask.max_new_tokens - 1 else None
                 end = "stop" if token in ask.stops else end
                 logprob, top = sampler.scored[-1] if sampler.scored else (None, ())
@@ -75,13 +78,22 @@ class LlamaCppEngine:
 
     def close(self) -> None:
         self._closed = True
+        self._hand.shutdown()
         self.model.close()
 
-    def _logits(self, ids: Sequence[int]) -> torch.Tensor:
-        """(V,) fp32 behind the last of ``ids``, which come after what was given before."""
+    def _unknown(self, prompt: Sequence[int]) -> Sequence[int]:
+        """What has to be read of a prompt: the beginning that it shares with the text before (a system message, a talk
+        so far) is known still. At least the last id, whose logits are wanted."""
+        known = self.model.input_ids[: min(self.model.n_tokens, len(prompt) - 1)].tolist()
+        shared = next((at for at, (old, new) in enumerate(zip(known, prompt, strict=False)) if old != new), len(known))
+        self.model.n_tokens = shared  # what lies behind is forgotten with the next eval
+        return prompt[shared:]
+
+    def _next(self, ids: Sequence[int], sampler: Sampler) -> int:
+        """The token behind the last of ``ids``, which come after what was given before."""
         try:
             self.model.eval(list(ids))
         except RuntimeError as error:
             raise TunewrightError(_("llama.cpp failed: {why}", why=error)) from error
         row = np.ctypeslib.as_array(self.library.llama_get_logits_ith(self.model.ctx, -1), (self.model.n_vocab(),))
-        return torch.from_numpy(row.copy())
+        return sampler(torch.from_numpy(row.copy()))
