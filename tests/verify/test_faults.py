@@ -274,6 +274,19 @@ def test_an_adapter_that_is_not_whole(name: str, content: str | None, told: str,
     assert f"adapter/{name} is not what the run wrote" in proofs["identity"]["what"]
 
 
+def test_a_whole_model_in_the_adapters_place(town: Path, verified: Verify) -> None:
+    """There is nothing to switch off in it, and no traceback says so."""
+    api.Run.open("run").export("merged", out="whole")
+    shutil.rmtree(town / "run" / "adapter")
+    (town / "whole").rename(town / "run" / "adapter")
+    proofs = verified(only=["merge", "effect", "identity"])
+    assert failed(proofs) == ["merge", "effect", "identity"]
+    for name in ("merge", "effect"):
+        assert proofs[name]["what"] == "adapter/ holds a whole model and no adapter"
+        assert proofs[name]["where"] == "run/adapter"
+    assert "adapter/adapter_config.json is not what the run wrote" in proofs["identity"]["what"]
+
+
 def test_a_template_that_was_put_beside_the_runs_own_is_named(town: Path, verified: Verify) -> None:
     (town / "run" / "adapter" / "added_tokens.json").write_text("{}")
     proofs = verified(only=["template"])

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from peft import PeftModel
 
 from tunewright import rundir
 from tunewright.data.load import find
@@ -134,8 +135,14 @@ class Subject:
 
     @cached_property
     def tuned(self) -> Opened:
-        """The run's model as chat and predict open it."""
-        return open_run(self.run)
+        """The run's model as chat and predict open it. Raises RunError for a run with an adapter that holds none."""
+        opened = open_run(self.run)
+        if self.is_adapter and not isinstance(opened.engine.model, PeftModel):
+            raise RunError(
+                _("{folder}/ holds a whole model and no adapter", folder=self.own.name), where=str(self.own),
+                do=_("bring back the run's own files, or train again"), command="tunewright train --help",
+            )  # fmt: skip
+        return opened
 
     @cached_property
     def tuned_logits(self) -> torch.Tensor:
