@@ -54,6 +54,19 @@ def _load(source: str, overrides: Sequence[str], base: str | None = None) -> tup
     return recipe, reading, load(recipe.data, *find(recipe.data), reading)
 
 
+def _require_page(html: str, source: str, recipe: Recipe, fix: str | None = None) -> None:
+    """Raises DataError if a page at ``html`` would replace what it is about, or the copy that is written beside it."""
+    from tunewright.data.fix import ledger_path
+    from tunewright.data.load import find
+    from tunewright.report.place import require
+
+    sources = [one for found in find(recipe.data) for one in found]
+    files = [one.path for file in sources for one in (file, file.beside) if one is not None]
+    copies = [] if fix is None else [Path(fix), ledger_path(Path(fix))]
+    folders = [one.folder for one in sources if one.folder is not None]
+    require(Path(html), [Path(source), *files, *copies], folders)
+
+
 def _codec(recipe: Recipe, labels: Sequence[str]) -> tuple[Codec, str]:
     """What writes the rows for the recipe's base, and that base's name."""
     from tunewright.data.template import ChatTemplate
@@ -109,6 +122,8 @@ def check(
     from tunewright.data.prepare import max_length
 
     recipe, reading, loaded = _load(source, overrides, base)
+    if html is not None:
+        _require_page(html, source, recipe, fix)
     if base is None:
         found = inspect(loaded, recipe.data, reading)
     else:
@@ -141,6 +156,8 @@ def show(
 ) -> None:
     """Show one row of SOURCE as the model sees it: grey is context, bright is learned."""
     recipe, reading, loaded = _load(source, overrides, base)
+    if html is not None:
+        _require_page(html, source, recipe)
     from tunewright.data.findings import short
 
     chat = _chat(loaded, row)
@@ -148,10 +165,10 @@ def show(
     [rows] = codec.render_many([chat])
     place = short(chat.origin)
     if html is not None:
-        from tunewright import rundir
         from tunewright.data.show import page
+        from tunewright.report.place import write
 
-        rundir.write_text(Path(html), page(rows, codec, place))
+        write(Path(html), page(rows, codec, place))
         emit(as_json, {"file": html}, _("wrote {file}", file=html))
         return
     painted = plain or not sys.stdout.isatty()

@@ -6,10 +6,12 @@ to decide (near duplicates, contradictions, secrets, cut answers) stays as it is
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
+import os
+import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +29,7 @@ from tunewright.data.load import Raw, Reading, convert_rows, find, read_rows
 from tunewright.data.messages import kind_of
 from tunewright.data.mojibake import mended, windows
 from tunewright.data.read import Row
-from tunewright.errors import DataError
+from tunewright.errors import DataError, ResourceError
 from tunewright.example import Finding, Origin
 from tunewright.recipe.schema import Data
 from tunewright.text import _
@@ -84,10 +86,12 @@ def fix(data: Data, reading: Reading, out: Path, overwrite: bool = False) -> Fix
 
 
 def _require_free(out: Path, files: Sequence[Source], overwrite: bool) -> None:
+    written = (out, ledger_path(out))
     for source in files:
         for one in (source, source.beside):
-            if one is not None and one.path.resolve() == out.resolve():
-                raise DataError(_("the copy would replace its input"), where=str(out), do=_("give another file"))
+            for path in written:
+                if one is not None and one.path.resolve() == path.resolve():
+                    raise DataError(_("the copy would replace its input"), where=str(path), do=_("give another file"))
         if source.folder is not None and out.resolve().is_relative_to(source.folder.resolve()):
             raise DataError(
                 _("the copy would lie in the folder that is read"), where=str(out), do=_("give a file outside of it")
@@ -97,8 +101,10 @@ def _require_free(out: Path, files: Sequence[Source], overwrite: bool) -> None:
             _("{suffix!r} is no kind of file that a copy is written to", suffix=out.suffix or out.name),
             where=str(out), do=_("give it one of the endings {known}", known=", ".join(_FORMATS)),
         )  # fmt: skip
-    for path in (out, _ledger_path(out)):
-        if path.is_dir() or (path.exists() and not overwrite):
+    for path in written:
+        if path.is_dir():
+            raise DataError(_("it is a folder"), where=str(path), do=_("give another file"))
+        if path.exists() and not overwrite:
             raise DataError(
                 _("the file exists already"), where=str(path), do=_("give another file, or add --overwrite")
             )
@@ -291,15 +297,36 @@ def _ledger(
     }
 
 
-def _ledger_path(out: Path) -> Path:
+def ledger_path(out: Path) -> Path:
+    """Where the ledger of the copy ``out`` is written."""
     return out.with_name(out.name + LEDGER)
 
 
 def _write(out: Path, text: str, ledger: dict[str, Any]) -> None:
-    rundir.write_json(_ledger_path(out), ledger)
+    """Both files or neither: they are whole before the first one gets its name. What had these names stays until then.
+    Raises ResourceError."""
+    ledger_file = ledger_path(out)
     try:
-        rundir.write_text(out, text)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            _ledger_path(out).unlink()
-        raise
+        with rundir.writing(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(rundir.PART, ".", out.parent) as folder:
+                new, new_ledger, older = Path(folder, out.name), Path(folder, ledger_file.name), Path(folder, "older")
+                rundir.write_text(new, text)
+                rundir.write_json(new_ledger, ledger)
+                if ledger_file.exists():
+                    shutil.copy2(ledger_file, older)
+                os.replace(new_ledger, ledger_file)
+                try:
+                    os.replace(new, out)
+                except BaseException:
+                    _put_back(older, ledger_file)
+                    raise
+    except ResourceError as error:  # what it advises is an option that this verb has not
+        raise ResourceError(error.what, where=str(out), do=_("give another file for the copy, or free some space")) from error
+
+
+def _put_back(older: Path, place: Path) -> None:
+    if older.exists():
+        os.replace(older, place)
+    else:
+        place.unlink()

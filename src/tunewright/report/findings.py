@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tunewright import __version__, rundir
+from tunewright import __version__
 from tunewright.data.check_personal import masked
 from tunewright.data.findings import catalogue, short
 from tunewright.data.load import Loaded
 from tunewright.example import Chat, Finding, Message, Origin
-from tunewright.report import values
+from tunewright.report import place, values
 from tunewright.report.template import template
 from tunewright.settings import settings
 from tunewright.text import _
@@ -30,7 +30,7 @@ _TURNS = 6
 
 def write(path: Path, source: str, task: str, loaded: Loaded, found: Sequence[Finding]) -> None:
     """The page about the rows of ``source``, whole or not at all."""
-    rundir.write_text(path, html(source, task, loaded, found))
+    place.write(path, html(source, task, loaded, found))
 
 
 def html(source: str, task: str, loaded: Loaded, found: Sequence[Finding]) -> str:
