@@ -18,12 +18,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.export.conftest import left_behind, needs_llama_cpp
+from tests.tiny import sha256
 
 from tunewright import api, rundir
 from tunewright.cli.main import main
 from tunewright.errors import BaseModelError, ResourceError, RunError
 from tunewright.export import compare, gguf_model, place
 from tunewright.model import merge
+from tunewright.model.source import Base
 
 LLAMA_CPP = importlib.util.find_spec("llama_cpp") is not None
 OWN = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
@@ -240,7 +242,8 @@ def test_a_folder_of_somebody_else_is_left_alone(town: Path) -> None:
     with pytest.raises(RunError, match="exists and is no export of ours"):
         exported("card", out=foreign)
     assert files(foreign) == {"thesis.txt"}
-    assert files(exported("card", out=foreign, force=True)) == {"README.md", "export.json"}
+    made = api.Run.open("run").export("card", out=foreign, force=True)
+    assert files(foreign) == {"README.md", "export.json"} and made.lines == [f"what stood in {foreign} was replaced"]
     shutil.rmtree(foreign)
     for place_of_more in (town, town / "run"):
         with pytest.raises(RunError, match="holds more than an export"):
@@ -249,12 +252,82 @@ def test_a_folder_of_somebody_else_is_left_alone(town: Path) -> None:
         exported("card", out=town / "town.jsonl", force=True)
 
 
+def hashes_below(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): sha256(path) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("inside", ["adapter", "checkpoints", "export", "new", "adapter/new", "../run/adapter"])
+def test_no_part_of_a_run_is_replaced(inside: str, town: Path) -> None:
+    (town / "run" / "export").mkdir(exist_ok=True)
+    before = hashes_below(town / "run")
+    for out in (f"run/{inside}", town / "run" / inside):
+        with pytest.raises(RunError, match="belongs to the run") as error:
+            exported("card", out=out, force=True)
+        assert "export/" in str(error.value.do)
+    assert hashes_below(town / "run") == before
+
+
+def test_no_part_of_a_run_is_reached_by_another_way(town: Path) -> None:
+    (town / "run" / "export").mkdir(exist_ok=True)
+    (town / "way").symlink_to("run")
+    shutil.copytree("run", "other")
+    try:
+        for out in ("way/adapter", "way/new", "other/adapter", "other"):
+            with pytest.raises(RunError, match="belongs to the run"):
+                exported("card", out=out, force=True)
+        assert files(exported("card", out="way/export/mine")) == {"README.md", "export.json"}
+    finally:
+        (town / "way").unlink()
+        shutil.rmtree("other")
+
+
+def test_the_base_is_not_replaced(town: Path) -> None:
+    """Not even one that is an export of ours itself, which needs no force."""
+    before = hashes_below(town / "base")
+    for out in ("base", "base/new"):
+        with pytest.raises(RunError, match="the base of this run"):
+            exported("card", out=out, force=True)
+    assert hashes_below(town / "base") == before
+    rundir.write_json(town / "base" / place.RECORD, {"tunewright": "1", "form": "merged"})
+    with pytest.raises(RunError, match="the base of this run"):
+        exported("card", out="base")
+
+
+def test_where_the_base_is_a_file_its_folder_stays(town: Path) -> None:
+    (town / "models").mkdir(exist_ok=True)
+    file = town / "models" / "mine.gguf"
+    file.write_bytes(b"GGUF")
+    run, base = rundir.RunDir("run"), Base(str(file), "gguf", town / "cache", "", {})
+    with pytest.raises(RunError, match="the base of this run"):
+        place.chosen(run, base, "card", "models", force=True)
+    assert place.chosen(run, base, "card", "models/new", force=False) == Path("models/new")
+    lent_base = Base("mine", "package", town / "models", "", {})  # which lies in the cache, made anew if it is gone
+    assert place.chosen(run, lent_base, "card", "models", force=True) == Path("models")
+    shutil.rmtree(town / "models")
+
+
+def test_a_run_that_lies_in_its_base_has_a_place_for_exports(town: Path) -> None:
+    run, base = rundir.RunDir("run"), Base(str(town), "folder", town, "", {})
+    assert place.chosen(run, base, "card", None, force=False) == Path("run/export/card")
+
+
+def test_an_export_that_is_the_base_of_a_later_run_stays_while_that_one_is_exported(town: Path) -> None:
+    folder = exported("card", out=town / "run" / "export" / "base")
+    shutil.copytree("run", "later")
+    later, base = rundir.RunDir("later"), Base(str(folder), "folder", folder, "", {})
+    for out in (folder, folder / "new"):
+        with pytest.raises(RunError, match="the base of this run"):
+            place.chosen(later, base, "card", out, force=True)
+    shutil.rmtree("later")
+
+
 @pytest.mark.usefixtures("town")
 def test_an_earlier_export_is_replaced_and_that_is_said() -> None:
     exported("card")
     Path("run/export/card/old").touch()
     made = api.Run.open("run").export("card")
-    assert files(made.folder) == {"README.md", "export.json"} and "was replaced" in made.lines[-1]
+    assert files(made.folder) == {"README.md", "export.json"}
+    assert made.lines == ["an earlier export in run/export/card was replaced"]
     assert {path.name for path in Path("run/export").iterdir()} == {"card"}
 
 

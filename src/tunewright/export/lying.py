@@ -19,7 +19,7 @@ def gguf_of(run: RunDir, listener: Listener | None = None) -> Path:
 
     Raises what ``export`` raises.
     """
-    folder = place.chosen(run, FORM, None, force=True)
+    folder = place.own(run, FORM)
     found = _whole(run, folder) if place.is_ours(folder) else None
     if found is None:
         folder = export(run, FORM, listener=listener).folder

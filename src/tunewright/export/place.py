@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from tunewright import rundir
 from tunewright.errors import ResourceError, RunError
 from tunewright.model.adapter import DISK_FULL
+from tunewright.model.source import Base
 from tunewright.report import values
 from tunewright.rundir import RunDir
 from tunewright.text import _
@@ -25,23 +26,50 @@ SHORT = re.compile(r"\d+ requested and \d+ written")  # numpy's words for a disk
 SPARE = 1.02  # of what is written: indexes, README and the blocks of a file system
 
 
-def chosen(run: RunDir, form: str, out: str | os.PathLike[str] | None, force: bool) -> Path:
+def own(run: RunDir, form: str) -> Path:
+    """Where an export lies that no other place was chosen for."""
+    return run.file(rundir.EXPORT) / form
+
+
+def chosen(run: RunDir, base: Base, form: str, out: str | os.PathLike[str] | None, force: bool) -> Path:
     """The folder, looked at before anything is loaded. Raises RunError for one that holds something else."""
-    folder = Path(out) if out is not None else run.file(rundir.EXPORT) / form
-    if not folder.exists() and not folder.is_symlink():
-        return folder
-    what = None
-    if not folder.is_dir() or folder.is_symlink():
-        what, force = _("{folder} is no folder", folder=folder), False
-    elif any(inner.is_relative_to(folder.resolve()) for inner in (run.path.resolve(), Path.cwd(), Path.home())):
-        what, force = _("{folder} holds more than an export", folder=folder), False
-    elif any(folder.iterdir()) and not is_ours(folder):
+    folder = Path(out) if out is not None else own(run, form)
+    what = _never(folder, run, base)
+    if what is None and not force and folder.exists() and any(folder.iterdir()) and not is_ours(folder):
         what = _("{folder} exists and is no export of ours", folder=folder)
-    if what and not force:
+    if what:
         raise RunError(
-            what, where=str(folder), do=_("give another folder with --out"), command=f"tunewright export {run} --help"
-        )
+            what, where=str(folder),
+            do=_("give another folder with --out, or none: it is then export/{form} of the run", form=form),
+            command=f"tunewright export {run} --help",
+        )  # fmt: skip
     return folder
+
+
+def _never(folder: Path, run: RunDir, base: Base) -> str | None:
+    """Why an export may not take this place, whether it is forced or not."""
+    there, here = folder.resolve(), run.path.resolve()
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        return _("{folder} is no folder", folder=folder)
+    if folder.exists() and any(inner.is_relative_to(there) for inner in (here, Path.cwd(), Path.home())):
+        return _("{folder} holds more than an export", folder=folder)
+    around = next((outer for outer in (there, *there.parents) if outer == here or _is_run(outer)), None)
+    if around is not None and around / rundir.EXPORT not in there.parents:
+        return _("{folder} belongs to the run {run}", folder=folder, run=around.name)
+    if base.source in ("folder", "gguf") and _touches(there, Path(base.name).expanduser().resolve(), around):
+        return _("{folder} holds the base of this run, or is a part of it", folder=folder)
+    return None
+
+
+def _touches(there: Path, base: Path, around: Path | None) -> bool:
+    """around: the run that ``there`` is an export of. One may lie in its base's folder, which was then the folder that
+    it was trained in."""
+    inside = there.is_relative_to(base) and not (around is not None and around.is_relative_to(base))
+    return inside or base.is_relative_to(there)
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / rundir.STATUS).is_file() and (folder / rundir.RECIPE).is_file()
 
 
 def is_ours(folder: Path) -> bool:

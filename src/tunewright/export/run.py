@@ -61,12 +61,12 @@ def export(
     listener = listener or Listener()
     subject = _opened(run, listener)
     chosen = forms.require(form, kind, subject.recipe, subject.task)
-    folder = place.chosen(run, form, out, force)
     base = _base(subject)
+    folder = place.chosen(run, base, form, out, force)
     _require_unchanged(subject, needs_data=form != "card")
     precision = str(subject.recipe.train.precision)
     place.require_room(folder, forms.needed(form, chosen, base, subject.folder, precision))
-    replaced = folder.exists() and any(folder.iterdir())
+    replaced = _replaced(folder)
     with place.filling(folder) as unfinished:
         use, record = _use(subject, base, form, chosen), _record(subject, form, chosen)
         work = Work(subject, base, form, chosen, unfinished, use, record)
@@ -74,8 +74,7 @@ def export(
         (unfinished / card.FILE).write_text(card.write(run, work.use), encoding="utf-8")
         work.record["files"] = {path.name: hashes.sha256(path) for path in sorted(unfinished.iterdir())}
         rundir.write_json(unfinished / place.RECORD, work.record)
-    if replaced:
-        work.record["notes"].append(_("an earlier export in {folder} was replaced", folder=folder))
+    work.record["notes"] += replaced
     return Exported(folder, work.record)
 
 
@@ -118,6 +117,15 @@ def _require_unchanged(subject: Subject, needs_data: bool) -> None:
             _("{problem}; an export is compared with the run on the run's own rows", problem=subject.data_problem),
             where=str(subject.run), do=_("bring the data back"), command=f"tunewright verify {subject.run}",
         )  # fmt: skip
+
+
+def _replaced(folder: Path) -> list[str]:
+    """What is said of what stands there, when it is gone."""
+    if not folder.exists() or not any(folder.iterdir()):
+        return []
+    if place.is_ours(folder):
+        return [_("an earlier export in {folder} was replaced", folder=folder)]
+    return [_("what stood in {folder} was replaced", folder=folder)]
 
 
 def _use(subject: Subject, base: Base, form: str, kind: str | None) -> Use:
