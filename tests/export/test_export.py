@@ -337,6 +337,17 @@ def test_a_folder_that_may_not_be_written_to(town: Path) -> None:
     assert "--out" in str(error.value.do)
 
 
+@pytest.mark.parametrize("name", ["n" * 300, "n" * 250, f"{'n' * 300}/inside", "a\0b", "a\ud800b", "circle/new"])
+def test_a_name_that_no_disk_takes(name: str, town: Path) -> None:
+    """Too long by itself, or with what an unfinished export has before and behind it; no name at all; or no place."""
+    (town / "circle").symlink_to("circle")
+    before = files(town)
+    with pytest.raises(ResourceError, match="cannot write") as error:
+        exported("card", out=name)
+    assert "--out" in str(error.value.do) and files(town) == before
+    (town / "circle").unlink()
+
+
 def test_no_room_is_known_before_anything_is_loaded(town: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     free = shutil.disk_usage(town)._replace(free=400_000)
     monkeypatch.setattr(place.shutil, "disk_usage", lambda _path: free)

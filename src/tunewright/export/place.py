@@ -32,11 +32,13 @@ def own(run: RunDir, form: str) -> Path:
 
 
 def chosen(run: RunDir, base: Base, form: str, out: str | os.PathLike[str] | None, force: bool) -> Path:
-    """The folder, looked at before anything is loaded. Raises RunError for one that holds something else."""
+    """The folder, looked at before anything is loaded. Raises RunError for one that holds something else,
+    ResourceError for one that cannot be looked at."""
     folder = Path(out) if out is not None else own(run, form)
-    what = _never(folder, run, base)
-    if what is None and not force and folder.exists() and any(folder.iterdir()) and not is_ours(folder):
-        what = _("{folder} exists and is no export of ours", folder=folder)
+    try:
+        what = _never(folder, run, base) or (None if force else _foreign(folder))
+    except (OSError, ValueError, RuntimeError) as error:  # too long, no name at all, links in a circle
+        raise _not_written(error, folder) from error
     if what:
         raise RunError(
             what, where=str(folder),
@@ -59,6 +61,13 @@ def _never(folder: Path, run: RunDir, base: Base) -> str | None:
     if base.source in ("folder", "gguf") and _touches(there, Path(base.name).expanduser().resolve(), around):
         return _("{folder} holds the base of this run, or is a part of it", folder=folder)
     return None
+
+
+def _foreign(folder: Path) -> str | None:
+    """Why an export may take this place only if it is forced."""
+    if not folder.exists() or not any(folder.iterdir()) or is_ours(folder):
+        return None
+    return _("{folder} exists and is no export of ours", folder=folder)
 
 
 def _touches(there: Path, base: Path, around: Path | None) -> bool:
