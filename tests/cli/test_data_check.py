@@ -295,6 +295,20 @@ def test_too_little_data_is_told_where_change_is_first_seen(
     assert "50 to 100 good" in found(capsys, put(tmp_path / "rows.jsonl", sound(count)))[code]["advice"]
 
 
+def test_what_no_training_could_hold_rows_out_of_is_refused(tmp_path: Path, capsys: Capture) -> None:
+    answers = [f"It is number {n}, and it stands by itself." for n in range(60)]
+    path = put(tmp_path / "rows.jsonl", [row("Which one?", answer) for answer in answers])
+    assert main(["data", "check", path]) == 2 and "D402" in capsys.readouterr().out
+    assert main(["data", "check", put(tmp_path / "copies.jsonl", sound(1) * 100), "data.allow_few=true"]) == 2
+    assert "D402" in capsys.readouterr().out
+    held = put(tmp_path / "held.jsonl", [row("Nothing?", "")])
+    words = [f"data.validation={held}", "data.allow_unlearned=true"]
+    put(tmp_path / "sound.jsonl", sound())
+    assert found(capsys, str(tmp_path / "sound.jsonl"), *words)["D402"]["severity"] == "error"
+    for more in ("data.held_out=60", "data.held_out=59"):
+        assert ("D402" in found(capsys, str(tmp_path / "sound.jsonl"), more)) == (more == "data.held_out=60")
+
+
 def test_a_secret_is_written_out_nowhere(tmp_path: Path, capsys: Capture) -> None:
     secrets = ["sk-abcdEFGH1234567890abcdEFGH12345", "jane.doe@mailbox.org", "4111 1111 1111 1111", "+44 20 7946 0958"]
     rows = [row(f"Where is {n}?", f"Near \x07{secret} cafÃ© {secret}") for n, secret in enumerate(secrets)]

@@ -32,7 +32,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "link.html").symlink_to("rows.jsonl")
     (tmp_path / "r.yaml").write_text("data:\n  train: rows.jsonl\n", encoding="utf-8")
     (tmp_path / "a.en").write_text("".join(f"House {n}.\n" for n in range(60)), encoding="utf-8")
-    (tmp_path / "a.html").write_text("<!doctype html>\n" + "".join(f"Maison {n}.\n" for n in range(59)), encoding="utf-8")
+    lines = ["<!doctype html>\n", *(f"Maison {n}.\n" for n in range(59))]
+    (tmp_path / "a.html").write_text("".join(lines), encoding="utf-8")
     (tmp_path / "note.html").write_text("my note", encoding="utf-8")
     (tmp_path / "old.html").write_text("<!DOCTYPE html><p>older", encoding="utf-8")
     (tmp_path / "folder").mkdir()

@@ -84,6 +84,20 @@ def test_few_rows(count: int) -> None:
         )
 
 
+def test_copies_are_one_row_where_rows_are_counted() -> None:
+    one = found([sound(1)[0]] * 100)["D101"]
+    assert one.count == 1 and "1 rows that differ (of 100)" in one.message
+    assert found([(q, a + " " * n) for n in range(60) for q, a in sound(1)])["D101"].count == 1
+    assert found(sound(9) * 10)["D101"].count == 9 and found(sound(12) * 10)["D102"].count == 12
+
+
+def test_only_what_reads_alike_is_a_contradiction() -> None:
+    assert "D203" not in found([*sound(), ("Swap: AbC", "aBc"), ("Swap: aBc", "AbC")])
+    assert "D203" not in found([*sound(), ("Valid?\na:\n  b: 1", "Yes."), ("Valid?\na:\nb: 1", "No.")])
+    assert found([*sound(), ("Which one?", "Paris"), ("Which one? ", "Rome")])["D203"].count == 2
+    assert "D202" in found([*sound(), ("Which one is it?", "it is paris"), ("Which one is it?", "It is Paris")])
+
+
 def test_nothing_to_learn_is_an_error_unless_allowed() -> None:
     rows = [*sound(), (Message("user", "Q"), Message("assistant", "A", False)), (Message("user", "alone"),)]
     assert found(rows)["D104"].severity == "error" and found(rows)["D104"].count == 2

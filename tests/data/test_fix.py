@@ -39,7 +39,7 @@ def codes(capsys: Capture, *words: str) -> dict[str, int]:
 
 
 ODD = [
-    row("Tell me fact 3.", "the number 3 is 9  in all."),
+    row("Tell me fact 3.", "The number 3 is 9 in all. \n"),
     row("Coffee?", "A cafÃ© with crÃ¨me, and â€œquotesâ€\x9d."),
     row("Bell?", "It \x07rings\ufeff and don\x92t stop."),
     row("Nothing?", "  "),
@@ -105,6 +105,22 @@ def test_mojibake_is_mended_where_the_way_back_is_exact(text: str, better: str) 
 def test_signs_of_direction_stay_where_they_mean_something() -> None:
     assert _clean("\u202bשלום\u202c", {}) == "\u202bשלום\u202c"
     assert _clean("turned \u202e text", {}) == "turned  text"
+
+
+def test_rows_that_differ_in_case_lines_or_indentation_stay(tmp_path: Path, capsys: Capture) -> None:
+    code = "What does it print?\nx = 0\nfor i in range(3):\n    x += 1\n{}print(x)"
+    rows = [
+        *sound(),
+        row("Swap the case: AbC", "aBc"), row("Swap the case: aBc", "AbC"),
+        row("Is this YAML valid?\na:\n  b: 1", "Yes."), row("Is this YAML valid?\na:\nb: 1", "Yes."),
+        row(code.format(""), "3"), row(code.format("    "), "1\n2\n3"),
+        row("Count the spaces: a  b", "2"), row("Count the spaces: a b", "2"),
+    ]  # fmt: skip
+    path, out = put(tmp_path / "rows.jsonl", rows), tmp_path / "clean.jsonl"
+    seen = codes(capsys, path)
+    assert "D203" not in seen and seen.get("D201", 0) <= 1
+    assert main(["data", "check", path, "--fix", str(out)]) == 0
+    assert read(out) == rows
 
 
 def labelled(labels: list[str]) -> list[dict[str, Any]]:

@@ -209,8 +209,10 @@ def test_rows_that_ask_the_same_stay_on_one_side(ready: Callable[..., Prepared])
 
 
 def test_only_duplicates_cannot_be_split(ready: Callable[..., Prepared]) -> None:
-    with pytest.raises(DataError, match="D402"):
+    with pytest.raises(DataError, match="D101"):
         ready(some_rows(1) * 20)
+    with pytest.raises(DataError, match="D402"):
+        ready(some_rows(1) * 20, allow_few=True)
 
 
 def test_rows_that_are_all_too_long_are_named_as_the_cause(ready: Callable[..., Prepared]) -> None:

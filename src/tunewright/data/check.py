@@ -71,7 +71,7 @@ def check(
     reads = reading.reads
     rows = [*chats, *validation]
     found: list[Finding] = []
-    found += _amount(chats, data.allow_few, reads)
+    found += _amount(chats, known, data.allow_few, reads)
     found += _placeholders(missing, reads)
     found += _unlearned(rows, data.allow_unlearned, reads)
     if ignored:
@@ -94,15 +94,18 @@ def check(
     return found
 
 
-def _amount(chats: Sequence[Chat], allow_few: bool, reads: Reads) -> Iterator[Finding]:
+def _amount(chats: Sequence[Chat], known: Sequence[Digest], allow_few: bool, reads: Reads) -> Iterator[Finding]:
+    """Too few rows; copies of a row are one."""
     origins = [chat.origin for chat in chats[:1]]
     if reads == "documents" and chats:  # a document can be a book; whether rows can be held out is D402's question
         return
-    if len(chats) < FEWEST:
-        severity = "warning" if allow_few and chats else "error"
-        yield finding("D101", origins, count=len(chats), severity=severity, least=FEWEST)  # type: ignore[arg-type]
-    elif len(chats) < FEW:
-        yield finding("D102", origins, count=len(chats))
+    count = len({digest.row for digest in known})
+    of_all = "" if count == len(chats) else _(" that differ (of {rows})", rows=len(chats))
+    if count < FEWEST:
+        severity: Severity = "warning" if allow_few and chats else "error"
+        yield finding("D101", origins, count=count, severity=severity, least=FEWEST, of_all=of_all)
+    elif count < FEW:
+        yield finding("D102", origins, count=count, of_all=of_all)
 
 
 def _placeholders(missing: Mapping[str, Sequence[Origin]], reads: Reads) -> Iterator[Finding]:
@@ -141,16 +144,19 @@ def _duplicates(
 ) -> Iterator[Finding]:
     seen: dict[bytes, Origin] = {}
     asked: set[bytes] = set()
+    alike: set[bytes] = set()  # but for case and spaces
     clustered: dict[int, Origin] = {}
     exact: list[tuple[Origin, Origin]] = []
     almost: list[tuple[Origin, Origin]] = []
     for chat, digest, label in zip(chats, known, near, strict=True):
-        if digest.whole in seen:
-            exact.append((chat.origin, seen[digest.whole]))
-        elif int(label) in clustered and not (reads == "labels" and digest.question in asked):  # that is D503
+        relabelled = reads == "labels" and digest.question in asked and digest.whole not in alike  # that is D503
+        if digest.row in seen:
+            exact.append((chat.origin, seen[digest.row]))
+        elif int(label) in clustered and not relabelled:
             almost.append((chat.origin, clustered[int(label)]))
-        seen.setdefault(digest.whole, chat.origin)
+        seen.setdefault(digest.row, chat.origin)
         asked.add(digest.question)
+        alike.add(digest.whole)
         clustered.setdefault(int(label), chat.origin)
     for code, pairs in (("D201", exact), ("D202", almost)):
         if pairs:
@@ -162,7 +168,7 @@ def _disagreements(chats: Sequence[Chat], known: Sequence[Digest]) -> Iterator[F
     asked: dict[bytes, list[tuple[Chat, bytes]]] = defaultdict(list)
     for chat, digest in zip(chats, known, strict=True):
         if chat.last_answer() is not None:
-            asked[digest.question].append((chat, digest.answer))
+            asked[digest.asked].append((chat, digest.answered))
     groups = [group for group in asked.values() if len({answer for _chat, answer in group}) > 1]
     if groups:
         yield finding("D203", [chat.origin for group in groups for chat, _answer in group])
@@ -173,16 +179,16 @@ def overlap(chats: Sequence[Chat], known: Sequence[Digest], near: NDArray[np.int
     exact: dict[bytes, int] = {}
     cluster: dict[int, int] = {}
     for index in range(border):
-        exact.setdefault(known[index].whole, index)
+        exact.setdefault(known[index].row, index)
         cluster.setdefault(int(near[index]), index)
     rows: list[Origin] = []
     others: list[Origin] = []
     same = 0
     for index in range(border, len(chats)):
-        place = exact.get(known[index].whole, cluster.get(int(near[index])))
+        place = exact.get(known[index].row, cluster.get(int(near[index])))
         if place is not None:
             rows.append(chats[index].origin)
             others.append(chats[place].origin)
-            same += known[index].whole in exact
+            same += known[index].row in exact
     if rows:
         yield finding("D401", rows, others=others, exact=same, near=len(rows) - same)

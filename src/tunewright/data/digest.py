@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,30 +16,42 @@ from tunewright.data.near import Union, near_clusters
 from tunewright.example import Chat, Message
 
 
+# Spaces between the words of a line and at its end. Those before it are its indentation, which means something in code.
+_BETWEEN, _BEHIND = re.compile(r"(?<=\S)[^\S\n]+(?=\S)"), re.compile(r"[^\S\n]+$", re.MULTILINE)
+
+
 @dataclass(frozen=True)
 class Digest:
-    """What two rows are compared by. whole, question: hashes of the normalised text.  answer: the same of the last
-    answer.  near: label of the cluster of near duplicates, -1 before it is known."""
+    """What two rows are compared by. whole, question: hashes of the text without its case and spaces, by which rows
+    stay on one side of a split.  answer: the same of the last answer.  row, asked, answered: the three of the text as it
+    reads, where case, lines and their indentation say something."""
 
     whole: bytes
     question: bytes
     answer: bytes
+    row: bytes = b""
+    asked: bytes = b""
+    answered: bytes = b""
 
 
 def digests(chats: Sequence[Chat]) -> list[Digest]:
-    return [_digest(chat) for chat in chats]
+    return [Digest(*_hashes(chat, normal), *_hashes(chat, readable)) for chat in chats]
 
 
-def _digest(chat: Chat) -> Digest:
+def exact(chat: Chat) -> bytes:
+    """Hash of the row as it is written, but for spaces at the end of a message."""
+    return _hashes(chat, str.rstrip)[0]
+
+
+def _hashes(chat: Chat, form: Callable[[str], str]) -> tuple[bytes, bytes, bytes]:
+    """Of the whole row, of what is asked, and of the last answer."""
     last = len(chat.messages) - 1 if (found := chat.last_answer()) is None else found
     # Where nothing is asked (a document), the text stands for its question: else all documents would ask the same.
     asked = chat.messages[:last] or chat.messages[last:]
     tools = [json.dumps(chat.tools, sort_keys=True, default=str)] if chat.tools else []
-    question = _hash([*tools, *(f"{_role(m)}\0{normal(m.content)}{_called(m)}" for m in asked)])
-    answer = _hash(
-        f"{m.role}\0{normal(m.content)}\0{normal(m.thinking or '')}{_called(m)}" for m in chat.messages[last:]
-    )
-    return Digest(_hash([question.hex(), answer.hex()]), question, answer)
+    question = _hash([*tools, *(f"{_role(m)}\0{form(m.content)}{_called(m)}" for m in asked)])
+    answer = _hash(f"{m.role}\0{form(m.content)}\0{form(m.thinking or '')}{_called(m)}" for m in chat.messages[last:])
+    return _hash([question.hex(), answer.hex()]), question, answer
 
 
 def _role(message: Message) -> str:
@@ -59,6 +72,13 @@ def _hash(texts: Iterator[str] | list[str]) -> bytes:
 
 def normal(text: str) -> str:
     return " ".join(text.split()).casefold()
+
+
+def readable(text: str) -> str:
+    """``text`` with one space between the words of a line and none behind them."""
+    if "\n" not in text and "\t" not in text and "  " not in text:
+        return text.rstrip()
+    return _BEHIND.sub("", _BETWEEN.sub(" ", text)).strip("\n")
 
 
 def said(chat: Chat, reads: Reads = "turns") -> str:

@@ -21,7 +21,7 @@ from typing import Any
 from tunewright import rundir
 from tunewright.data.check import nothing_to_learn
 from tunewright.data.check_texts import CONTROL, DIRECTION, RIGHT_TO_LEFT
-from tunewright.data.digest import digests
+from tunewright.data.digest import exact
 from tunewright.data.files import Source
 from tunewright.data.inspect import inspect
 from tunewright.data.labelled import columns_of
@@ -36,7 +36,7 @@ from tunewright.text import _
 
 # Why a row is removed or changed; nothing else happens to one.
 REMOVED = {
-    "duplicate": "it says the same as an earlier row, but for case and spaces",
+    "duplicate": "it says the same as an earlier row, but for spaces at the end of a text",
     "nothing_to_learn": "its text or its answer is empty, or it has no answer that is learned",
 }
 CHANGED = {
@@ -208,14 +208,14 @@ def _without_needless(
     kept: list[Row] = []
     removed: list[tuple[Origin, str, str]] = []
     seen: dict[bytes, Origin] = {}
-    for row, chat, digest in zip(train.rows, chats, digests(chats), strict=True):
-        why = nothing_to_learn(chat, reading.reads)
+    for row, chat in zip(train.rows, chats, strict=True):
+        why, digest = nothing_to_learn(chat, reading.reads), exact(chat)
         if why is not None:
             removed.append((row.origin, "nothing_to_learn", why))
-        elif digest.whole in seen:
-            removed.append((row.origin, "duplicate", _("like {row}", row=seen[digest.whole])))
+        elif digest in seen:
+            removed.append((row.origin, "duplicate", _("like {row}", row=seen[digest])))
         else:
-            seen[digest.whole] = row.origin
+            seen[digest] = row.origin
             kept.append(row)
     return kept, removed
 
@@ -322,7 +322,8 @@ def _write(out: Path, text: str, ledger: dict[str, Any]) -> None:
                     _put_back(older, ledger_file)
                     raise
     except ResourceError as error:  # what it advises is an option that this verb has not
-        raise ResourceError(error.what, where=str(out), do=_("give another file for the copy, or free some space")) from error
+        do = _("give another file for the copy, or free some space")
+        raise ResourceError(error.what, where=str(out), do=do) from error
 
 
 def _put_back(older: Path, place: Path) -> None:

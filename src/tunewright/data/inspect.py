@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,12 @@ from tunewright.data.check_language import languages
 from tunewright.data.check_lengths import too_long
 from tunewright.data.codec import Codec
 from tunewright.data.digest import Digest, clusters, digests
+from tunewright.data.findings import finding
 from tunewright.data.load import Loaded, Reading
+from tunewright.data.split import none_held_out
 from tunewright.example import Finding
 from tunewright.recipe.schema import Data
+from tunewright.text import _
 
 _BARS = 12
 
@@ -33,14 +36,37 @@ def inspect(
     most ``most`` tokens. Without it long rows are estimated, and special tokens are those of usual bases."""
     chats = [*loaded.chats, *loaded.validation]
     known = digests(chats)
-    near, _together = clusters(chats, known, reading.reads)
+    near, together = clusters(chats, known, reading.reads)
     specials = codec.specials_in if codec is not None else None
     found = check_loaded(loaded, known, near, data, reading, specials, estimate=codec is None)
     if codec is not None and reading.reads != "documents":  # documents are joined to rows of one length
         usable = [chat for chat in chats if nothing_to_learn(chat, reading.reads) is None]
         found += too_long(usable, codec, most, data, reading.reads)
+    if not any(one.severity == "error" for one in found):  # a training would not come to it
+        found += _held_out(loaded, together, data, reading, found)
     order = {"error": 0, "warning": 1, "info": 2}
     return sorted(found, key=lambda one: order[one.severity])
+
+
+def _held_out(
+    loaded: Loaded, together: NDArray[np.int64], data: Data, reading: Reading, found: Sequence[Finding]
+) -> Iterator[Finding]:
+    """The finding D402, by the rule that a training splits by: rows that it would leave out do not count."""
+    long = [row for one in found if one.code == "D302" and data.too_long == "drop" for row in one.rows]
+    gone = {(row.file, row.row) for row in long}
+    chats, border = [*loaded.chats, *loaded.validation], len(loaded.chats)
+    kept = [
+        index
+        for index, chat in enumerate(chats)
+        if nothing_to_learn(chat, reading.reads) is None and (chat.origin.file, chat.origin.row) not in gone
+    ]
+    if loaded.validation:
+        one_side = not kept or kept[0] >= border or kept[-1] < border
+        why_not = _("one of the two sides is empty") if one_side else None
+    else:
+        why_not = none_held_out(together[kept], data.held_out)
+    if why_not is not None:
+        yield finding("D402", long, count=len(kept), why_not=why_not)
 
 
 def check_loaded(
@@ -82,7 +108,7 @@ def measure(loaded: Loaded, codec: Codec, reading: Reading = Reading()) -> dict[
     learned = sum(row.learned for row in rendered)
     known = digests(chats)
     near, _together = clusters(chats, known, reading.reads)
-    exact = len(chats) - len({digest.whole for digest in known})
+    exact = len(chats) - len({digest.row for digest in known})
     measured = {
         "rows": len(chats),
         "rendered": len(rendered),

@@ -22,7 +22,7 @@ from tunewright.data.inspect import check_loaded
 from tunewright.data.ledger import Ledger, tokens_of
 from tunewright.data.load import Loaded, Reading, find, load
 from tunewright.data.packed import LazyChats, Packed, join, pack
-from tunewright.data.split import hold_out, wanted
+from tunewright.data.split import hold_out, how_many, none_held_out, wanted
 from tunewright.data.thinking import thinks
 from tunewright.errors import DataError
 from tunewright.example import Chat, Finding, Message, Origin, Rendered
@@ -252,17 +252,12 @@ class _Making:
             self.findings.append(finding("D303", dropped, limit=self.most))
 
     def _hold_out(self, known: Sequence[Any], together: NDArray[np.int64], kept: Sequence[int]) -> set[int]:
-        count = wanted(self.data.held_out, len(kept))
-        if count >= len(kept):
-            why_not = _("{count} are asked for", count=count)
-            if self.data.held_out == "auto" and len(kept) > 1:
-                count = 1
-            else:
-                self._nothing_held_out(len(kept), why_not)
-                return set()
+        why_not = none_held_out(together, self.data.held_out)
+        count = how_many(self.data.held_out, len(kept))
+        if why_not is not None or count is None:
+            self._nothing_held_out(len(kept), why_not or "")
+            return set()
         held = hold_out(known, together, count, self.seed, self.reading.reads == "labels")
-        if not held:
-            self._nothing_held_out(len(kept), _("they are duplicates of each other, or ask the same question"))
         return {kept[index] for index in held}
 
     def _nothing_held_out(self, usable: int, why_not: str) -> None:

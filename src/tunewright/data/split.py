@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunewright.data.digest import Digest
+from tunewright.text import _
 
 LEAST, MOST = 2, 200
 
@@ -21,6 +22,25 @@ def wanted(held_out: str | int | float, rows: int) -> int:
     if isinstance(held_out, float) and held_out < 1:
         return max(1, round(rows * held_out))
     return int(held_out)
+
+
+def how_many(held_out: str | int | float, rows: int) -> int | None:
+    """The same where some are left to be trained on: by ``auto`` at least one of two rows. None if none would be left."""
+    count = wanted(held_out, rows)
+    if count < rows:
+        return count
+    return 1 if held_out == "auto" and rows > 1 else None
+
+
+def none_held_out(together: NDArray[np.int64], held_out: str | int | float) -> str | None:
+    """Why no rows can be held out of these, or None if some can. ``together`` says which of them belong on one side."""
+    count = how_many(held_out, len(together))
+    if count is None:
+        return _("{count} are asked for", count=wanted(held_out, len(together)))
+    sizes = Counter(together.tolist())
+    if len(sizes) < 2 or min(sizes.values()) > count:
+        return _("they are duplicates of each other, or ask the same question")
+    return None
 
 
 def hold_out(
