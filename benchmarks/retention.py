@@ -105,20 +105,21 @@ _answered = replay.answered
 def _held(cost: float, most: float, pull: float) -> tuple[list[str], list[Any]]:
     """The base's distribution held to, with other constants than the default's."""
     constants = [(choose, "RETAIN_COST", cost), (choose, "MOST_RETAINED", most), (loss, "HOLD", pull)]
-    return [], [mock.patch.object(*constant) for constant in constants]
+    return ["lora.settle=false"], [mock.patch.object(*constant) for constant in constants]
 
 
 # What each way changes of a recipe and of the code.
 WAYS: dict[str, tuple[list[str], list[Any]]] = {
     "unprotected": (["retain=off"], []),
-    "default": ([], []),  # as if _held(0.15, 2, 8)
+    "default": ([], []),
+    "not settled": (["lora.settle=false"], []),  # as if _held(0.15, 2, 8)
     "tenth, pull 2": _held(0.10, 0.5, 2),
     "15 %, pull 2": _held(0.15, 0.5, 2),
     "tenth, pull 8": _held(0.10, 0.5, 8),
     "15 %, pull 4": _held(0.15, 2, 4),
     "15 %, pull 16": _held(0.15, 2, 16),
     "quarter, pull 8": _held(0.25, 2, 8),
-    "words": ([], [mock.patch.object(replay, "answered", _words)]),
+    "words": (["lora.settle=false"], [mock.patch.object(replay, "answered", _words)]),
     "slower": (["retain=off"], []),  # half the learning rate, see `measure`
     "scaled": ([], []),  # the unprotected adapter at SHRUNK of its size, see `measure`
 }

@@ -225,6 +225,12 @@ class Lora(Section):
         description="Layers that get an adapter: names such as `q_proj`, or `all-linear`.",
         examples=["[q_proj, v_proj]"],
     )
+    settle: Auto | bool = Field(
+        default="auto",
+        description="After training, make the adapter smaller to where the loss of training rows and the divergence "
+        "from the base are lowest together. `auto` does it where general prompts are mixed in (`retain`).",
+        examples=["false"],
+    )
 
 
 class Freeze(Section):
@@ -387,6 +393,7 @@ ONLY_FOR_TASK: dict[str, tuple[str, ...]] = {
     "classify": ("classify",),
     "seq2seq": ("seq2seq",),
     "retain": ("chat",),
+    "lora.settle": ("chat",),
     "checks": ("chat", "seq2seq"),
     "evaluate": ("chat", "seq2seq"),
     "data.target": ("seq2seq",),

@@ -157,6 +157,12 @@ def _retain(recipe: Recipe, known: Known) -> Choice:
     return share, _("general prompts to a row, answered by the base: it stays itself, +{cost} % work", cost=cost)
 
 
+def _settle(recipe: Recipe, known: Known) -> Choice:
+    if not replay.share(recipe) or recipe.train.method != "lora":
+        return False, _("nothing holds the adapter to the base")
+    return True, _("the adapter is kept as large as the task needs, so that more of the base is left")
+
+
 def _save_every(recipe: Recipe, known: Known) -> Choice:
     assert recipe.train.epochs != "auto" and recipe.train.batch_size != "auto"  # rules before this one filled them
     rows = known.rows * (1 + replay.share(recipe))
@@ -200,6 +206,7 @@ RULES: dict[str, Callable[[Recipe, Known], Choice]] = {
     "train.token_budget": _token_budget,
     "train.keep": _keep,
     "retain": _retain,
+    "lora.settle": _settle,
     "save.every": _save_every,
     "evaluate.rows": _evaluated,
     "evaluate.max_new_tokens": _max_new_tokens,

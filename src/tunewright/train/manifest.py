@@ -9,7 +9,7 @@ import sys
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -23,6 +23,9 @@ from tunewright.recipe.dump import text
 from tunewright.recipe.schema import Recipe
 from tunewright.rundir import RunDir
 from tunewright.text import _
+
+if TYPE_CHECKING:
+    from tunewright.train.settle import Settled
 
 VERSIONS = ("torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy")
 
@@ -65,11 +68,12 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in VERSIONS}}
 
 
-def note_trained(run: RunDir, folder: Path) -> None:
-    """Add the hash of each file that the run ends with, so that ``verify`` can tell whether they still are those."""
+def note_trained(run: RunDir, folder: Path, settled: Settled | None = None) -> None:
+    """Add the hash of each file that the run ends with, so that ``verify`` can tell whether they still are those, and
+    how large the adapter stayed, where that was chosen."""
     files = {f"{folder.name}/{path.name}": hashes.sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
-    stored = run.manifest()
-    rundir.write_json(run.file(rundir.MANIFEST), stored | {"trained": files})
+    stored, more = run.manifest(), {"settled": settled.as_dict()} if settled else {}
+    rundir.write_json(run.file(rundir.MANIFEST), stored | {"trained": files, **more})
 
 
 def require_same(run: RunDir, current: dict[str, Any]) -> None:

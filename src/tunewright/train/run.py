@@ -37,6 +37,7 @@ from tunewright.train.manifest import manifest, note_trained, now, peak_memory, 
 from tunewright.train.measuring import Measured, compared, measured_as, retained_of, standing, with_epochs
 from tunewright.train.ranks import ALONE, Ranks, join
 from tunewright.train.ready import Ready, get_fitting, get_ready
+from tunewright.train.settle import SIZES, Settled, sample, settle
 from tunewright.train.trainer import StepTrainer, cut_metrics, fit
 
 Measure = Callable[[Sequence[Rendered]], Standing]
@@ -195,19 +196,33 @@ def _compare(run: RunDir, learner: Learner, before: Measured | None, listener: L
     ready, model = learner.ready, learner.model
     recipe, precision = ready.recipe, ready.recipe.train.precision
     assert precision != "auto" and before is not None
+    lines = rundir.read_lines(run.file(rundir.METRICS))
+    settled = _settle(learner, sum(line["tokens"] for line in lines), before, listener)
     if recipe.train.method != "lora":  # what is measured is what is saved and later opened
         for parameter in model.parameters():  # not its buffers, which are fp32 in every precision
             parameter.data = parameter.data.to(DTYPES[precision])
     folder = run.file(rundir.ADAPTER if recipe.train.method == "lora" else rundir.MODEL)
     adapter.save(model, folder, ready.prepared.codec.save, learner.generation)
-    note_trained(run, folder)
+    note_trained(run, folder, settled)
 
     after = measured_as(learner.engine(), ready, _("Measuring the tuned model"), listener, before)
     evaluation = compared(before, after, ready, listener)
-    evaluation = with_epochs(evaluation, rundir.read_lines(run.file(rundir.METRICS)), after, ready)
+    evaluation = with_epochs(evaluation, lines, after, ready)
     rundir.write_json(run.file(rundir.EVALUATION), evaluation)
     measured = {"memory_bytes": peak_memory(), "seconds": round(time.monotonic() - began, 1)}
     rundir.write_json(run.file(rundir.PLAN), rundir.read_json(run.file(rundir.PLAN)) | {"measured": measured})
+
+
+def _settle(learner: Learner, trained_tokens: int, before: Measured, listener: Listener) -> Settled | None:
+    """Makes the adapter as large as it stays; nothing where the recipe does not ask for it."""
+    ready, recipe, base = learner.ready, learner.ready.recipe, retained_of(before)
+    if recipe.train.method != "lora" or recipe.lora.settle is not True or base is None:
+        return None
+    rows = sample(ready.prepared.train, trained_tokens, recipe.seed)
+    with listener.doing(_("Settling between task and base"), len(SIZES)) as progress:
+        found = settle(learner.model, learner.engine(), rows, base, progress)
+    listener.say(found.line)
+    return found
 
 
 def _replay(engine: Any, ready: Ready, listener: Listener) -> Sequence[Rendered]:

@@ -221,10 +221,11 @@ class StepTrainer(Trainer):
         super().log(logs, start_time)
 
     def _end_of_epoch(self, step: int) -> dict[str, float]:
-        """How the model stands, where an epoch has ended; after the last one only if something is chosen by it, since
-        it is measured in full then."""
+        """How the model stands, where an epoch has ended; after the last one only if its weights are not yet what the run
+        ends with, since those are measured in full."""
         last = step == len(self.steps)
-        if self.standing is None or not (step % self.steps.per_epoch == 0 or last) or (last and self.best is None):
+        final = last and self.best is None and self.recipe.lora.settle is not True
+        if self.standing is None or final or not (step % self.steps.per_epoch == 0 or last):
             return {}
         one, self.enough = self.ranks.of_first(lambda: self._stand(step))
         line = {"held_out_loss": one.loss} if math.isfinite(one.loss) else {}

@@ -1,0 +1,99 @@
+"""How much of a trained adapter is kept: the last steps towards the task are the dearest to what the base can do.
+
+From the base (size 0) to the adapter as it was trained (size 1) the loss of the task falls steeply at first and hardly
+at the end, while the divergence from the base grows ever faster. So the adapter is made a little smaller, to where the
+two together are lowest. Nothing held out is looked at: the loss is that of training rows, the divergence that at the
+watched general prompts. Robust fine-tuning by averaging weights with the base (WiSE-FT, Wortsman et al. 2021) is the
+same way, walked on the whole model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from tunewright.evaluate import retention
+from tunewright.evaluate.kept import Retained
+from tunewright.example import Rendered
+from tunewright.infer.engine import Progress
+from tunewright.text import _
+from tunewright.train.measuring import mean_loss
+
+SIZES = (1.0, 0.8, 0.6)  # that are looked at; a parabola goes through what is found there
+PULL = 4.0  # nats of the task that one nat of divergence is worth (docs/retention.md)
+COST = 0.03  # of the tokens that were trained, as training rows to look at
+MOST_ROWS = 64
+
+
+@dataclass(frozen=True)
+class Settled:
+    """size: of the adapter that is kept.  looks: (size, loss of training rows, divergence from the base), both in nats
+    a token, the largest first."""
+
+    size: float
+    looks: tuple[tuple[float, float, float], ...]
+
+    @property
+    def line(self) -> str:
+        """For the screen."""
+        _full, loss, far = self.looks[0]
+        return _("Settled: {share:.0%} of the adapter is kept (trained, it had moved {far:.3f} nats a token from the base)",
+                 share=self.size, far=far)  # fmt: skip
+
+    def as_dict(self) -> dict[str, Any]:
+        looks = [dict(zip(("size", "loss", "divergence"), (size, round(a, 6), round(b, 6)), strict=True))
+                 for size, a, b in self.looks]  # fmt: skip
+        return {"size": self.size, "looks": looks}
+
+
+def sample(rows: Sequence[Rendered], trained_tokens: int, seed: int) -> list[Rendered]:
+    """Training rows that are always the same, of about ``COST`` of the tokens that were trained, at least one."""
+    found: list[Rendered] = []
+    tokens = 0
+    for number in np.random.default_rng(seed).permutation(len(rows))[:MOST_ROWS].tolist():
+        row = rows[number]
+        tokens += row.length
+        if found and tokens > COST * trained_tokens:
+            break
+        found.append(row)
+    return found
+
+
+def settle(model: torch.nn.Module, engine: Any, rows: Sequence[Rendered], base: Retained, progress: Progress) -> Settled:
+    """Make the adapter in ``model`` as large as it should stay. ``engine`` asks that model; ``rows`` were trained on."""
+    full = {parameter: parameter.detach().clone() for parameter in _outputs(model)}
+    looks = []
+    for size in SIZES:
+        _resize(full, size)
+        looks.append((size, mean_loss(engine.score(rows)), retention.moved(engine, base)))
+        progress(1)
+    size = _lowest([(size, loss + PULL * divergence) for size, loss, divergence in looks])
+    _resize(full, size)
+    return Settled(size, tuple(looks))
+
+
+def _outputs(model: torch.nn.Module) -> list[torch.nn.Parameter]:
+    """The second matrix of each pair of an adapter: with it an adapter's output grows and shrinks."""
+    return [parameter for name, parameter in model.named_parameters() if "lora_B" in name and parameter.requires_grad]
+
+
+@torch.no_grad()
+def _resize(full: dict[torch.nn.Parameter, torch.Tensor], size: float) -> None:
+    for parameter, values in full.items():
+        parameter.copy_(values * size)
+
+
+def _lowest(seen: Sequence[tuple[float, float]]) -> float:
+    """The size, between those looked at, at which a parabola through their prices is lowest, in hundredths."""
+    (high, a), (middle, b), (low, c) = seen
+    if not all(map(math.isfinite, (a, b, c))):
+        return high
+    bend, slope = a - 2 * b + c, (a - c) / 2
+    if bend <= 0:
+        return min(seen, key=lambda pair: pair[1])[0]
+    return round(min(high, max(low, middle - slope / bend * (high - middle))), 2)

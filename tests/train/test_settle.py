@@ -1,0 +1,89 @@
+"""How much of an adapter is kept: what is looked at, what is chosen, and what the run folder then holds."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tests.tiny import quick, rows, write_chats
+
+from tunewright import api
+from tunewright.errors import RecipeError
+from tunewright.recipe.load import load
+from tunewright.rundir import RunDir
+from tunewright.train.settle import COST, PULL, SIZES, _lowest, sample
+
+
+def prices(lowest: float, bend: float) -> list[tuple[float, float]]:
+    return [(size, 1 + bend * (size - lowest) ** 2) for size in SIZES]
+
+
+@pytest.mark.parametrize(("lowest", "kept"), [(0.8, 0.8), (0.73, 0.73), (0.956, 0.96), (0.4, 0.6), (1.3, 1.0)])
+def test_the_lowest_price_between_the_sizes_looked_at_is_taken(lowest: float, kept: float) -> None:
+    assert _lowest(prices(lowest, 2.0)) == kept
+
+
+def test_prices_that_bend_the_other_way_or_are_no_numbers() -> None:
+    assert _lowest([(1.0, 3.0), (0.8, 4.0), (0.6, 2.0)]) == 0.6
+    assert _lowest([(1.0, 2.0), (0.8, 2.0), (0.6, 2.0)]) == 1.0
+    for bad in (math.nan, math.inf):
+        assert _lowest([(1.0, 3.0), (0.8, bad), (0.6, 2.0)]) == 1.0
+
+
+def test_what_is_looked_at_costs_a_share_of_what_was_trained() -> None:
+    given = rows(200)
+    trained = 5 * sum(row.length for row in given)
+    found = sample(given, trained, seed=0)
+    assert 1 < len(found) < 64 and sum(row.length for row in found) <= COST * trained
+    assert sample(given, trained, seed=0) == found != sample(given, trained, seed=1)
+    assert len(sample(given, 1, seed=0)) == 1  # however little was trained
+    assert len(sample(given, 10**9, seed=0)) == 64
+
+
+def trained(base: Path, folder: Path, *more: str) -> RunDir:
+    write_chats(folder / "town.jsonl")
+    args = quick(base, "retain=0.5", "train.epochs=3", *more)
+    return api.train(str(folder / "town.jsonl"), args, out=folder / "run").folder
+
+
+def adapters(run: RunDir) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """As it was after the last step, and as the run ends with it."""
+    last = max(run.checkpoints.glob("step-*"), key=lambda path: int(path.name.split("-")[1]))
+    return tuple(load_file(folder / "adapter_model.safetensors") for folder in (last, run.file("adapter")))  # type: ignore[return-value]
+
+
+@pytest.mark.usefixtures("home", "fewer_prompts", "fewer_questions")
+def test_an_adapter_is_kept_as_large_as_the_two_losses_say(tiny_base: Path, tmp_path: Path) -> None:
+    run = trained(tiny_base, tmp_path)
+    settled = run.manifest()["settled"]
+    size, looks = settled["size"], settled["looks"]
+    assert [look["size"] for look in looks] == list(SIZES) and 0.6 <= size <= 1
+    assert size == _lowest([(one["size"], one["loss"] + PULL * one["divergence"]) for one in looks])
+    assert looks[0]["divergence"] > looks[1]["divergence"] > looks[2]["divergence"] > 0
+    before, after = adapters(run)
+    for name, values in before.items():
+        assert torch.equal(after[name], values * size if "lora_B" in name else values), name
+    # The last epoch is told as it was trained; what was measured is what is kept.
+    lines = [line for line in run.file("metrics.jsonl").read_text().splitlines() if "held_out_loss" in line]
+    assert len(lines) == 3
+    far = run.read("evaluation.json")["general"]["watched_divergence"]
+    assert min(look["divergence"] for look in looks) - 1e-6 <= far <= looks[0]["divergence"] + 1e-6
+    assert api.train(run.file("recipe.yaml"), out=tmp_path / "again").folder.manifest()["settled"] == settled
+
+
+@pytest.mark.usefixtures("home", "fewer_prompts", "fewer_questions")
+@pytest.mark.parametrize("more", ["lora.settle=false", "retain=off"])
+def test_an_adapter_is_left_alone(tiny_base: Path, tmp_path: Path, more: str) -> None:
+    run = trained(tiny_base, tmp_path, more)
+    before, after = adapters(run)
+    assert all(torch.equal(values, after[name]) for name, values in before.items())
+    assert "settled" not in run.manifest() and load(run.file("recipe.yaml")).recipe.lora.settle is False
+
+
+def test_the_key_is_for_adapters_of_chats(tmp_path: Path) -> None:
+    for other in ("task=classify", "train.method=full"):
+        with pytest.raises(RecipeError, match=r"lora\.settle"):
+            load(str(write_chats(tmp_path / "town.jsonl")), [other, "lora.settle=true"])
