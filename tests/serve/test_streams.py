@@ -215,3 +215,60 @@ def test_a_forced_call_may_be_written_as_the_template_writes_it(tiny_base: Path,
         held = Grammars(tiny_base, template.vocabulary).begin(forced(forms, [TOOL], template), template.stop_ids)
         taken = held.matcher.try_consume_tokens(template.text_ids(text))
         assert (taken == len(template.text_ids(text)) and held.matcher.is_accepting()) is fits
+
+
+PLACE = {
+    "type": "object",
+    "properties": {
+        "of": {"$ref": "#/$defs/Spot"},
+        "beside": {"anyOf": [{"$ref": "#"}, {"type": "null"}]},
+        "$ref": {"const": {"$ref": "#/nowhere"}},
+        "enum": {"$ref": "#/properties/kind~1of"},
+        "kind/of": {"enum": ["#/a", "#"]},
+    },
+    "required": ["of"],
+    "additionalProperties": False,
+    "$schema": "http://json-schema.org/draft-07/schema#",
+    "$defs": {
+        "Spot": {
+            "type": "object",
+            "properties": {"town": {"type": "string"}, "within": {"$ref": "#/$defs/Spot"}},
+            "required": ["town"],
+            "additionalProperties": False,
+        }
+    },
+}
+OTHER_PLACE = {
+    "$ref": "#/definitions/Spot",
+    "definitions": {"Spot": {"type": "object", "properties": {"at": {"enum": [1]}}, "additionalProperties": False}},
+}  # fmt: skip
+SPOT = {"town": "a", "within": {"town": "b", "within": {"town": "c"}}}
+WHOLE = {"of": SPOT, "beside": {"of": SPOT}, "$ref": {"$ref": "#/nowhere"}, "enum": "#/a", "kind/of": "#"}
+
+
+@pytest.mark.parametrize(("count", "named"), [(1, {}), (2, {}), (2, {"$id": "place.json"})], ids=["1", "2", "alike"])
+@pytest.mark.parametrize("source", [TEMPLATE, MISTRAL, LLAMA], ids=["hermes", "mistral", "llama"])
+def test_pointers_within_a_tools_schema_lead_to_its_own_parts(
+    tiny_base: Path, source: str, count: int, named: dict[str, str]
+) -> None:
+    template = ChatTemplate.from_folder(tiny_base, source)
+    forms = forms_of(template)
+    assert forms is not None
+    tools = [_tool("stand", named | PLACE), _tool("go", named | OTHER_PLACE)][:count]
+    grammar = forced(forms, tools, template)
+
+    def fits(name: str, arguments: object) -> bool:
+        call = {"name": name, forms.arguments: arguments}
+        written = forms.open + json.dumps([call] if forms.listed else call) + forms.close
+        ids = template.text_ids(written)
+        held = Grammars(tiny_base, template.vocabulary).begin(grammar, template.stop_ids)
+        return held.matcher.try_consume_tokens(ids) == len(ids) and held.matcher.is_accepting()
+
+    assert fits("stand", WHOLE) and fits("stand", {"of": SPOT})
+    assert not fits("stand", {"of": {"town": "a", "within": {"town": 3}}})
+    assert not fits("stand", {"of": SPOT, "beside": {"of": {}}})
+    assert fits("go", {"at": 1}) is (count == 2) and not fits("go", SPOT)
+
+
+def _tool(name: str, parameters: object) -> dict[str, object]:
+    return {"type": "function", "function": {"name": name, "parameters": parameters}}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 import openai
 import pytest
+from pydantic import BaseModel
 from tests.serve.conftest import Server
 from tests.serve.tooled import ANSWER, CALL, THINKING, TOOL
 
@@ -76,6 +77,28 @@ def test_a_call_can_be_forced(client: openai.OpenAI) -> None:
     assert choice.finish_reason == "tool_calls" and choice.message.content is None
     choice = client.chat.completions.create(**asked, tool_choice="required").choices[0]
     assert (choice.message.tool_calls or [])[0].function.name in ("bake", "look")
+
+
+class Spot(BaseModel):
+    town: Literal["Harrow", "Moor"]
+
+
+class Walk(BaseModel):
+    to: Spot
+
+
+def test_a_forced_call_follows_nested_models(client: openai.OpenAI) -> None:
+    """Their schemas point at parts of themselves, as pydantic writes them."""
+    asked: dict[str, Any] = ASK | {"temperature": 1, "max_tokens": 100, "tool_choice": "required"}
+    for seed in range(20):
+        choice = client.chat.completions.create(
+            **asked, seed=seed, tools=[openai.pydantic_function_tool(Walk, name="walk")]
+        ).choices[0]
+        if choice.message.tool_calls:
+            call = choice.message.tool_calls[0].function
+            assert call.name == "walk" and Walk.model_validate_json(call.arguments).to.town in ("Harrow", "Moor")
+            return
+    pytest.fail("no call ended within its tokens")
 
 
 @pytest.mark.parametrize(

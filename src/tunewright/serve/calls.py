@@ -16,6 +16,9 @@ from tunewright.infer import grammar
 
 _NAME, _KEY = "qzxw_lookup", "qzxw_key"  # in no template
 _USER = Message("user", "A")
+# Keywords of JSON Schema that hold schemas by names of a person's own, and those that hold values and no schema.
+_BY_NAME = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"})
+_VALUES = frozenset({"enum", "const", "default", "examples", "example"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,21 +75,46 @@ def _around(said: str, template: ChatTemplate) -> Forms | None:
 def forced(forms: Forms, tools: Sequence[Mapping[str, Any]], template: ChatTemplate) -> str:
     """The grammar of an answer that is one call of one of ``tools``. Raises DataError for parameters that are no
     schema."""
-    ways = [
-        {
-            "type": "object",
-            "properties": {
-                "name": {"const": tool["function"]["name"]},
-                forms.arguments: tool["function"].get("parameters") or {"type": "object"},
-            },
-            "required": ["name", forms.arguments],
-            "additionalProperties": False,
-        }
-        for tool in tools
-    ]
-    call: dict[str, Any] = ways[0] if len(ways) == 1 else {"anyOf": ways}
+    root = "#/items" if forms.listed else "#"
+    if len(tools) == 1:
+        call = _one_of(tools[0], forms, root)
+    else:
+        call = {"anyOf": [_one_of(tool, forms, f"{root}/anyOf/{number}") for number, tool in enumerate(tools)]}
     schema = {"type": "array", "items": call, "minItems": 1, "maxItems": 1} if forms.listed else call
     return grammar.between(_mark(forms.open, template), schema, _mark(forms.close, template))
+
+
+def _one_of(tool: Mapping[str, Any], forms: Forms, root: str) -> dict[str, Any]:
+    """The schema of a call of ``tool``. root: the pointer to where it will stand."""
+    parameters = tool["function"].get("parameters") or {"type": "object"}
+    # Its own name would keep its pointers from being found where they lead now, and that of two may be the same.
+    own = {key: value for key, value in parameters.items() if key != "$id"}
+    return {
+        "type": "object",
+        "properties": {
+            "name": {"const": tool["function"]["name"]},
+            forms.arguments: _moved(own, f"{root}/properties/{forms.arguments}"),
+        },
+        "required": ["name", forms.arguments],
+        "additionalProperties": False,
+    }
+
+
+def _moved(schema: Any, root: str) -> Any:
+    """A schema that will stand at ``root`` of a larger one: its pointers to its own parts lead there."""
+    if isinstance(schema, list):
+        return [_moved(one, root) for one in schema]
+    if not isinstance(schema, Mapping) or isinstance(schema.get("$id"), str):  # with a name of its own it is its root
+        return schema
+    moved: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key == "$ref" and isinstance(value, str) and (value == "#" or value.startswith("#/")):
+            moved[key] = root + value[1:]
+        elif key in _BY_NAME and isinstance(value, Mapping):
+            moved[key] = {name: _moved(one, root) for name, one in value.items()}
+        else:
+            moved[key] = value if key in _VALUES else _moved(value, root)
+    return moved
 
 
 def _mark(text: str, template: ChatTemplate) -> str | int:
