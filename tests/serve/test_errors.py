@@ -144,6 +144,17 @@ def test_a_body_that_is_no_json_object_is_refused(server: Server, body: bytes, r
     assert status == 400 and reason in content["error"]["message"]
 
 
+@pytest.mark.parametrize("part", ["metadata", "user", "model"])
+def test_a_part_that_is_nested_too_deeply_is_no_fault_of_a_nameless_one(server: Server, part: str) -> None:
+    nested: Any = 1
+    for _level in range(300):
+        nested = [nested]
+    status, content, _headers = post(f"{server.url}/chat/completions", CHAT | {part: nested})
+    error = content["error"]
+    assert status == 400 and error["param"] is None and error["code"] is None
+    assert error["message"] == "We could not parse the JSON body of your request: it is nested too deeply."
+
+
 def test_a_form_is_no_json(server: Server) -> None:
     kind = {"Content-Type": "application/x-www-form-urlencoded"}
     status, content, _headers = post(f"{server.url}/chat/completions", CHAT, **kind)

@@ -41,6 +41,10 @@ def bad(message: str, param: str | None = None, code: str | None = None) -> ApiE
     return ApiError(400, message, param=param, code=code)
 
 
+def unreadable(why: str) -> ApiError:
+    return bad(_("We could not parse the JSON body of your request: {why}.", why=why))
+
+
 def unsupported(param: str, why: str | None = None) -> ApiError:
     message = why or _("Unsupported parameter: '{param}' is not supported with this model.", param=param)
     return bad(message, param, "unsupported_parameter")
@@ -101,6 +105,8 @@ def _refuse(error: ValidationError) -> NoReturn:
     first = max(
         errors, key=lambda one: (one["type"] == "extra_forbidden", len(one["loc"]), not one["type"].endswith("_type"))
     )
+    if first["type"] == "json_invalid":  # pydantic's reader goes less deep than Python's
+        raise unreadable(_("it is nested too deeply"))
     param = _place(first["loc"])
     raised = first.get("ctx", {}).get("error")
     if isinstance(raised, ApiError):

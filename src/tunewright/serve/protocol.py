@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from tunewright.serve.errors import bad
+from tunewright.serve.errors import bad, unreadable
 from tunewright.text import _
 
 MOST_STOPS = 4
@@ -207,9 +207,9 @@ def body_of(content: bytes, content_type: str | None) -> Mapping[str, Any]:
         json.dumps(found, ensure_ascii=False).encode("utf-8")  # half a character cannot be tokenised
     except (ValueError, RecursionError) as error:
         why = str(error).splitlines()[0] if isinstance(error, ValueError) else _("it is nested too deeply")
-        raise bad(_("We could not parse the JSON body of your request: {why}.", why=why)) from None
+        raise unreadable(why) from None
     if not isinstance(found, dict):
-        raise bad(_("We could not parse the JSON body of your request: it is no object."))
+        raise unreadable(_("it is no object"))
     return found
 
 
