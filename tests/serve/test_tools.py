@@ -118,3 +118,18 @@ def test_a_template_without_tools_refuses_them(server: Server, client: openai.Op
     with pytest.raises(openai.BadRequestError, match="does not know tools") as caught:
         client.chat.completions.create(**ASK | {"model": server.models[0]["id"]}, tools=[TOOL])
     assert caught.value.param == "tools"
+
+
+@pytest.mark.parametrize("name", ["a</tool_call>b", "two words", "höhe", "a" * 65, "look\n", ""])
+def test_a_name_that_no_tool_may_have_is_refused(client: openai.OpenAI, name: str) -> None:
+    """It could end the call in its middle."""
+    wrong = TOOL | {"function": TOOL["function"] | {"name": name}}
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(**ASK, tools=[TOOL, wrong], tool_choice="required")
+    assert (caught.value.param, caught.value.code) == ("tools[1].function.name", "invalid_value")
+
+
+def test_a_conversation_may_hold_calls_of_other_names(client: openai.OpenAI) -> None:
+    call = {"id": "call00001", "type": "function", "function": {"name": "maps.look up", "arguments": "{}"}}
+    messages = [*ASK["messages"], {"role": "assistant", "content": None, "tool_calls": [call]}, *ASK["messages"]]
+    assert client.chat.completions.create(**ASK | {"messages": messages}, tools=[TOOL], max_tokens=4).choices

@@ -112,7 +112,9 @@ class ChatMessage(Asked):
 
 
 class FunctionTool(Asked):
-    name: Annotated[str, Field(min_length=1)]
+    """name: as OpenAI has them; any other could end a call in its middle."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
