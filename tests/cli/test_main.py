@@ -212,3 +212,52 @@ def test_reader_that_goes_away_is_met_with_silence() -> None:
     process.stderr.close()
     assert process.wait(timeout=60) == 141
     assert err == b""
+
+
+# ---- paths that no system takes ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EACCES, errno.EISDIR])
+def test_a_path_that_the_system_refuses_is_named(
+    number: int, verb: Callable[[BaseException], list[str]], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(verb(OSError(number, os.strerror(number), "some/path"))) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        f"error: this path cannot be used: {os.strerror(number)}", "  where: some/path",
+        "  do:    give another path, or the right to use this one", "  type:  tunewright --help",
+    ]  # fmt: skip
+    assert not (tmp_path / "cache" / "crash.log").exists()
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(errno.ENOENT, "no such file", "x"), OSError(errno.ENOTDIR, "x")])
+def test_other_errors_of_the_system_are_our_fault(
+    error: OSError, verb: Callable[[BaseException], list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(verb(error)) == 1
+    assert "fault of Tunewright's own" in capsys.readouterr().err
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["data check {}", "data show {}", "data stats {}", "data check town.jsonl --fix {}", "verify {}", "report {}",
+     "resume {}", "rerun {}", "chat {}", "predict {} town.jsonl", "export {} --to card", "compare {} {}",
+     "evaluate {}", "serve {}", "new identity --out {}", "train town.jsonl --out {}",
+     "data check town.jsonl --base {}", "data check town.jsonl data.validation={}", "report run --out {}"],
+)  # fmt: skip
+@pytest.mark.parametrize("path", [LONG, f"below/{LONG}.jsonl", "a\0b"])
+def test_a_path_that_is_too_long_or_holds_a_nul(
+    words: str, path: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TUNEWRIGHT_CACHE", str(tmp_path / "cache"))
+    rows = "".join(json.dumps({"prompt": f"What is {n}?", "answer": f"{n} is a number."}) + "\n" for n in range(9))
+    (tmp_path / "town.jsonl").write_text(rows)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.yaml").write_text("task: chat\n")
+    assert main([word.replace("{}", path) for word in words.split()]) == 2
+    said = capsys.readouterr().err
+    assert "  type:  tunewright" in said and "fault of Tunewright's own" not in said
+    assert not (tmp_path / "cache" / "crash.log").exists()

@@ -72,6 +72,13 @@ VERBS: dict[str, dict[str, str]] = {
     },
 }
 
+# What a system says of a path that it cannot follow, or that it does not let one use. A file that is not there is none
+# of these: that a verb can ask beforehand.
+ITS_PATH = (
+    errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENXIO,
+)  # fmt: skip
+_LONGEST_PATH = 300  # characters of one that are shown
+
 _log: Path | None = None
 
 
@@ -208,8 +215,13 @@ def main(args: Sequence[str] | None = None) -> int:
             return _quiet()
         if error.errno == errno.ENOMEM:
             return _report(_no_memory(), as_json)
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        return _report(_disk_full(error), as_json) if full else _our_fault(error, words, as_json)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return _report(_disk_full(error), as_json)
+        its_path = error.errno in ITS_PATH and error.filename is not None
+        return _report(_unusable(error, words), as_json) if its_path else _our_fault(error, words, as_json)
+    except ValueError as error:
+        its_path = "embedded null" in str(error)  # what Python says of a NUL in a path, which no system has
+        return _report(_nul(words), as_json) if its_path else _our_fault(error, words, as_json)
     except SystemExit as error:
         if type(sys.stdout).__name__.endswith("PacifyFlushWrapper"):  # click met the broken pipe before us
             return 141
@@ -255,6 +267,30 @@ def _disk_full(error: OSError) -> TunewrightError:
         do=_("free some space, or give another folder with --out"),
         command="tunewright doctor",
     )
+
+
+def _unusable(error: OSError, words: Sequence[str]) -> TunewrightError:
+    """Of a path that the system refuses, whichever verb it was given to."""
+    path = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename)
+    return ResourceError(
+        _("this path cannot be used: {why}", why=error.strerror or error),
+        where=path if len(path) <= _LONGEST_PATH else f"{path[: _LONGEST_PATH - 40]}…{path[-40:]}",
+        do=_("give another path, or the right to use this one"), command=_help(words),
+    )  # fmt: skip
+
+
+def _nul(words: Sequence[str]) -> TunewrightError:
+    given = next((word for word in words if "\0" in word), None)
+    return ResourceError(
+        _("a path holds a NUL byte, which no path can"), where=repr(given) if given else None,
+        do=_("write the path without it"), command=_help(words),
+    )  # fmt: skip
+
+
+def _help(words: Sequence[str]) -> str:
+    """That of the verb that was asked for."""
+    verbs = {name for group in VERBS.values() for name in group}
+    return " ".join(["tunewright", *(word for word in words[:1] if word in verbs), "--help"])
 
 
 def _quiet() -> int:
