@@ -17,6 +17,7 @@ from tests.predicting import labelled, write_rows
 from tests.tiny import environment
 
 from tunewright.cli.main import main
+from tunewright.errors import RunError
 from tunewright.infer import predictions
 
 
@@ -208,3 +209,58 @@ def test_a_killed_process_leaves_nothing_that_is_counted_twice(home: Path, label
     assert 0 < out.read_bytes().count(b"\n") < 5_000
     subprocess.run(args, env=env, check=True, capture_output=True)
     assert [row["row"] for row in lines(out.read_text())] == list(range(1, 5_001))
+
+
+@pytest.mark.usefixtures("home")
+def test_what_is_to_be_replaced_stays_until_there_is_something_to_replace_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = ["predict", "RUN", "new.jsonl", "-o", "out.jsonl", "--overwrite"]
+    state = predictions.state_of(Path("out.jsonl"))
+    assert main(args) == 0
+    before = Path("out.jsonl").read_bytes(), state.read_bytes()
+    write_rows(Path("new.jsonl"), labelled(12))
+
+    def gone(_run: Any) -> None:
+        raise RunError("this run has no trained weights yet")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(predictions, "open_run", gone)
+        assert main(args) == 2
+    assert (Path("out.jsonl").read_bytes(), state.read_bytes()) == before
+    with monkeypatch.context() as patch:
+        patch.setattr(predictions.Predictor, "__call__", lambda *_more: gone(None))
+        assert main(args) == 2
+    assert (Path("out.jsonl").read_bytes(), state.read_bytes()) == before
+    assert main(args) == 0 and len(lines(Path("out.jsonl").read_text())) == 12
+    assert state.read_bytes() != before[1]
+
+
+@pytest.mark.parametrize("out", ["RUN/manifest.json", "RUN/more/out.jsonl", "RUN/model/config.json"])
+@pytest.mark.usefixtures("home")
+def test_predictions_are_not_written_among_the_runs_own_files(out: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = Path(out).read_bytes() if Path(out).exists() else None
+    assert main(["predict", "RUN", "new.jsonl", "-o", out, "--overwrite"]) == 2
+    assert "among the run's own files" in capsys.readouterr().err
+    assert (Path(out).read_bytes() if Path(out).exists() else None) == before
+    assert not Path("RUN/more").exists() and not predictions.state_of(Path(out)).exists()
+
+
+@pytest.mark.usefixtures("home")
+def test_the_rows_under_another_name_are_not_written_over(capsys: pytest.CaptureFixture[str]) -> None:
+    before = Path("new.jsonl").read_bytes()
+    os.link("new.jsonl", "hard.jsonl")
+    Path("soft.jsonl").symlink_to("new.jsonl")
+    for out in ("new.jsonl", "hard.jsonl", "soft.jsonl"):
+        assert main(["predict", "RUN", "new.jsonl", "-o", out, "--overwrite"]) == 2
+        assert "written over the rows" in capsys.readouterr().err and Path("new.jsonl").read_bytes() == before
+
+
+@pytest.mark.usefixtures("home")
+def test_a_damaged_state_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["predict", "RUN", "new.jsonl", "-o", "out.jsonl"]
+    assert main(args) == 0
+    predictions.state_of(Path("out.jsonl")).write_text("[5")
+    assert main(args) == 2
+    assert "nothing beside it says which run" in capsys.readouterr().err
+    assert main([*args, "--overwrite"]) == 0

@@ -59,7 +59,7 @@ def command(
         raise click.UsageError(_("--json prints a summary, so that the predictions need a file: add -o FILE"))
     folder, screen = rundir.find(run), Screen()
     options = Options(too_long, empty, max_new_tokens)
-    with _as_file(file) as path, _told_how_to_go_on(out):
+    with _as_file(file) as path, _told_how_to_go_on(out, overwrite):
         summary = predict_file(folder, path, file, out, options, screen, columns, overwrite)
     text = _text(summary)
     if out is None:
@@ -98,13 +98,16 @@ def _as_file(name: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _told_how_to_go_on(out: Path | None) -> Iterator[None]:
+def _told_how_to_go_on(out: Path | None, overwrite: bool) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
         if out is None or not out.exists():
             raise
-        click.echo("\n" + _("Stopped. The same command goes on after the rows in {out}.", out=out), err=True)
+        told = _("Stopped. The same command goes on after the rows in {out}.", out=out)
+        if overwrite:
+            told = _("Stopped. Without --overwrite the same command goes on after the rows in {out}.", out=out)
+        click.echo("\n" + told, err=True)
         raise SystemExit(130) from None
 
 

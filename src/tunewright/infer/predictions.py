@@ -89,7 +89,8 @@ def predict_file(
     """Predict the rows of the file ``path`` (called ``name`` in messages) into ``out``, or to standard output.
 
     columns: named like ``data.columns`` of a recipe, instead of the run's own. Raises DataError for rows that cannot be
-    read or predicted, and RunError where ``out`` holds something else; what was written before stays.
+    read or predicted, and RunError where ``out`` holds something else; what was written before stays, and what
+    ``overwrite`` is to replace stays until the first new rows are there.
     """
     job = _read_through(run, path, name, options, audience, columns or {})
     summary = Summary(str(run), name, None if out is None else str(out))
@@ -97,14 +98,12 @@ def predict_file(
         _predict(job, lambda lines: _write(sys.stdout.buffer, lines), options, audience, summary)
         return summary
 
-    def write(lines: bytes) -> None:
-        with rundir.writing(out):
-            _write(file, lines)
-
-    with _opened(out, job.source) as file:
-        _continue(file, out, job, options, overwrite, summary)
+    with _opened(out, run, job.source) as file:
+        output = _continued(file, out, job, options, overwrite, summary)
         if summary.counts.rows < job.total:
-            _predict(job, write, options, audience, summary)
+            _predict(job, output.write, options, audience, summary)
+        else:
+            output.begin()
     return summary
 
 
@@ -154,13 +153,17 @@ def _read_through(
 
 
 @contextlib.contextmanager
-def _opened(out: Path, source: Source) -> Iterator[IO[bytes]]:
-    """``out`` for appending, to one process alone."""
-    if out.exists() and out.resolve() == source.path.resolve():
+def _opened(out: Path, run: RunDir, source: Source) -> Iterator[IO[bytes]]:
+    """``out`` for appending, to one process alone. Raises RunError for a file that is not to be lost."""
+    taken = None
+    if out.exists() and out.samefile(source.path):
+        taken = _("the predictions would be written over the rows")
+    elif out.resolve().is_relative_to(run.path.resolve()):
+        taken = _("the predictions would be written among the run's own files")
+    if taken is not None:
         raise RunError(
-            _("the predictions would be written over the rows"), where=str(out), do=_("give another file with -o"),
-            command="tunewright predict --help",
-        )  # fmt: skip
+            taken, where=str(out), do=_("give another file with -o"), command="tunewright predict --help"
+        )
     with rundir.writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         file = open(out, "ab+")  # noqa: SIM115 - closed below; errors of whoever writes are not errors of opening
@@ -175,21 +178,40 @@ def _opened(out: Path, source: Source) -> Iterator[IO[bytes]]:
         yield file
 
 
-def _continue(file: IO[bytes], out: Path, job: _Job, options: Options, overwrite: bool, summary: Summary) -> None:
-    """Counts what ``out`` holds already into ``summary``, and cuts it back to where the next piece begins."""
-    place = state_of(out)
-    state = _state(job, options)
-    if overwrite:
-        place.unlink(missing_ok=True)
-        file.truncate(0)
-    if out.stat().st_size:
-        _require_same(place, out, state)
-    else:
-        rundir.write_json(place, state)
-    end, counts = _whole_pieces(file, job)
-    file.truncate(end)
-    file.seek(end)
-    summary.counts, summary.done_before = counts, counts.rows
+@dataclass
+class _Output:
+    """``out``, which stays as it was until there is something to write. end: of what is kept of it.  state: what then
+    lies beside it."""
+
+    file: IO[bytes]
+    out: Path
+    end: int
+    state: dict[str, Any]
+    begun: bool = False
+
+    def begin(self) -> None:
+        self.begun = True
+        self.file.truncate(self.end)
+        self.file.seek(self.end)
+        rundir.write_json(state_of(self.out), self.state)
+
+    def write(self, lines: bytes) -> None:
+        with rundir.writing(self.out):
+            if not self.begun:
+                self.begin()
+            _write(self.file, lines)
+
+
+def _continued(
+    file: IO[bytes], out: Path, job: _Job, options: Options, overwrite: bool, summary: Summary
+) -> _Output:
+    """Counts what ``out`` holds already into ``summary``; what is written goes to where the next piece begins."""
+    state, end = _state(job, options), 0
+    if out.stat().st_size and not overwrite:
+        _require_same(state_of(out), out, state)
+        end, summary.counts = _whole_pieces(file, job)
+    summary.done_before = summary.counts.rows
+    return _Output(file, out, end, state)
 
 
 def state_of(out: Path) -> Path:
@@ -217,10 +239,10 @@ def _state(job: _Job, options: Options) -> dict[str, Any]:
 
 def _require_same(place: Path, out: Path, state: Mapping[str, Any]) -> None:
     """Raises RunError unless what is there is the beginning of what would be written now."""
-    if not place.exists():
+    before = _before(place)
+    if before is None:
         differs = [_("nothing beside it says which run and which rows it belongs to")]
     else:
-        before = rundir.read_json(place)
         names = {
             "weights": _("it was predicted with another model"), "file_sha256": _("it belongs to other rows"),
             "columns": _("other columns were read"), "max_new_tokens": _("--max-new-tokens was another"),
@@ -237,7 +259,14 @@ def _require_same(place: Path, out: Path, state: Mapping[str, Any]) -> None:
             _("the file holds other predictions: {why}", why="; ".join(differs)), where=str(out),
             do=_("write to another file, or replace it with --overwrite"), command="tunewright predict --help",
         )  # fmt: skip
-    rundir.write_json(place, dict(state))
+
+
+def _before(place: Path) -> dict[str, Any] | None:
+    """What was said beside the file; None where nothing was, or nothing that can be read."""
+    try:
+        return rundir.read_object(place) if place.exists() else None
+    except RunError:
+        return None
 
 
 def _whole_pieces(file: IO[bytes], job: _Job) -> tuple[int, Counts]:
