@@ -61,7 +61,18 @@ FILES: dict[str, str] = {
 }
 
 
-MADE_OF = ("tunewright", "base", "data", "data_sha256", "recipe", "recipe_sha256", "versions")  # of the manifest
+# What the manifest holds, as types, lists of one and records (``str`` stands for any name). Later verbs ask for all of
+# the first; the second is lacking in manifests of older versions.
+MADE_OF: dict[str, Any] = {
+    "tunewright": str, "base": {"name": str, "sha256": str, "files": {str: str}},
+    "data": [{"path": str, "sha256": str, "rows": int}], "data_sha256": str, "recipe": dict, "recipe_sha256": str,
+    "template_sha256": str, "versions": {str: str},
+}  # fmt: skip
+MADE_WITH: dict[str, Any] = {"labels": [str], "texts": int, "trained": {str: str}, "hardware": dict, "format": dict}
+# What Python says of JSON that is another than the code expects.
+MISREAD: tuple[type[Exception], ...] = (
+    TypeError, KeyError, AttributeError, ValueError, IndexError, ArithmeticError,
+)  # fmt: skip
 
 LOCK = ".lock"
 PART = ".part"  # ends the name of a file that is being written
@@ -121,15 +132,51 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
 
+def damaged(path: Path, why: str) -> RunError:
+    """Of a file that the run wrote and that says something else by now. What to do about it depends on whether anything
+    can write it again."""
+    what = _("{name} is damaged: {why}", name=path.name, why=why)
+    return RunError(what, where=str(path), **_mended(path))
+
+
+def _mended(path: Path) -> dict[str, str]:
+    run = next((folder for folder in path.parents[:2] if (folder / RECIPE).is_file()), None)
+    if run is None or path.name == RECIPE:
+        return {"do": _("bring back the file that the run wrote"), "command": "tunewright train --help"}
+    if path.name == EVALUATION:
+        return {"do": _("bring it back as the run wrote it, or measure anew"), "command": f"tunewright evaluate {run}"}
+    do = _("bring it back as the run wrote it, or train anew from the run's recipe: a run cannot be trusted further "
+           "than its own files")  # fmt: skip
+    return {"do": do, "command": f"tunewright train {run / RECIPE}"}
+
+
+@contextlib.contextmanager
+def reading(*paths: Path, also: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """While the block makes something of what was read in a run's own file, what Python says of content that is another
+    than the run wrote is a RunError. also: what the block's libraries say of it.
+
+    For such blocks only: a mistake of our own in one reads the same.
+    """
+    try:
+        yield
+    except MISREAD + also as error:
+        found = damaged(paths[0], _("it is not as a run writes it ({error})", error=f"{type(error).__name__}: {error}"))
+        found.where = ", ".join(map(str, paths))
+        raise found from error
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(_("{name} is no standard JSON", name=name))
+
+
 def read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
     except FileNotFoundError:
         what = _("the run has no {name}", name=path.name)
-        raise RunError(what, where=str(path.parent), command="tunewright train --help") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        what = _("{name} is damaged: {error}", name=path.name, error=error)
-        raise RunError(what, where=str(path), command="tunewright train --help") from None
+        raise RunError(what, where=str(path.parent), **_mended(path)) from None
+    except (ValueError, RecursionError) as error:  # also bytes that are no text, and numbers beyond Python's own limit
+        raise damaged(path, str(error)) from None
 
 
 def read_object(path: Path, *needed: str) -> dict[str, Any]:
@@ -141,11 +188,26 @@ def read_object(path: Path, *needed: str) -> dict[str, Any]:
             lacking = _("it has no {key}", key=name)
             break
     if lacking:
-        raise RunError(
-            _("{name} is damaged: {why}", name=path.name, why=lacking), where=str(path),
-            do=_("bring back the file that the run wrote"), command="tunewright train --help",
-        )  # fmt: skip
+        raise damaged(path, lacking)
     return dict(stored)
+
+
+def _misfit(content: Any, shape: Any, place: str = "", whole: bool = True) -> str:
+    """What of ``content`` is not as ``shape`` says, in words; empty if nothing. whole: no name may be lacking."""
+    if isinstance(shape, dict) and isinstance(content, dict):
+        names = dict.fromkeys(content, shape[str]) if str in shape else shape
+        for name, inner in names.items():
+            there = f"{place}.{name}" if place else name
+            lacking = _("it has no {key}", key=there) if whole else ""
+            if wrong := _misfit(content[name], inner, there, whole) if name in content else lacking:
+                return wrong
+        return ""
+    if isinstance(shape, list) and isinstance(content, list):
+        found = (_misfit(one, shape[0], f"{place}[{number}]", whole) for number, one in enumerate(content))
+        return next(filter(None, found), "")
+    if isinstance(shape, type) and isinstance(content, shape) and not isinstance(content, bool):
+        return ""
+    return _("{key} is not what a run writes there", key=place)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -154,9 +216,11 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     if path.exists():
         for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
             try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
                 continue
+            if isinstance(row, dict):
+                rows.append(row)
     return rows
 
 
@@ -180,16 +244,27 @@ class RunDir:
         return self.path / CHECKPOINTS
 
     def read(self, name: str) -> dict[str, Any]:
-        """The object in a file; an empty one where there is no such file yet."""
+        """The object in a file; an empty one where there is no such file yet. Of a manifest, which every part of the
+        package asks, what is there is of the right kind."""
         path = self.file(name)
-        return read_object(path) if path.exists() else {}
+        stored = read_object(path) if path.exists() else {}
+        if name == MANIFEST and (wrong := _misfit(stored, MADE_OF | MADE_WITH, whole=False)):
+            raise damaged(path, wrong)
+        return stored
+
+    def reading(self, name: str, *also: type[Exception]) -> contextlib.AbstractContextManager[None]:
+        """``reading`` of the file of this name."""
+        return reading(self.file(name), also=also)
 
     def status(self) -> dict[str, Any]:
         return read_object(self.file(STATUS))
 
     def manifest(self) -> dict[str, Any]:
         """What the run was made of, with all that later verbs ask for."""
-        return read_object(self.file(MANIFEST), *MADE_OF)
+        stored = read_object(self.file(MANIFEST))
+        if wrong := _misfit(stored, MADE_OF) or _misfit(stored, MADE_WITH, whole=False):
+            raise damaged(self.file(MANIFEST), wrong)
+        return stored
 
     def set_status(self, state: str, **more: Any) -> None:
         """state: ``preparing``, ``training``, ``evaluating``, ``done``, ``stopped`` or ``failed``."""

@@ -30,17 +30,20 @@ def command(run: str | None, out: Path | None, as_json: bool) -> None:
     from tunewright.report import confusion, curves, page
 
     found = rundir.find(run)
-    curve, matrix = curves.write(found), confusion.write(found)
     written = page.write(found, out)
+    curve, matrix = curves.write(found), confusion.write(found)
     evaluation = found.read(rundir.EVALUATION)
     if as_json:
-        emit(True, _facts(found, written, curve, matrix, evaluation), "")
+        with found.reading(rundir.EVALUATION):
+            emit(True, _facts(found, written, curve, matrix, evaluation), "")
         return
     console = Console(width=table.WIDTH)
     if evaluation:
-        console.print(table.table(evaluation))
+        with found.reading(rundir.EVALUATION):
+            measured, verdict = table.table(evaluation), Text("\n" + evaluation["verdict"])
+        console.print(measured)
         console.print(Text(table.legend(), style="dim"))
-        console.print(Text("\n" + evaluation["verdict"]))
+        console.print(verdict)
     else:
         console.print(_("This run has no evaluation yet; the page shows what there is."))
     console.print()

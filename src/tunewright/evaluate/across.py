@@ -52,6 +52,13 @@ def across(runs: Sequence[RunDir]) -> dict[str, Any]:
     them were measured, and on the same rows."""
     evaluations = [_evaluation(run) for run in runs]
     manifests = [run.read(rundir.MANIFEST) for run in runs]
+    with rundir.reading(*(run.file(rundir.EVALUATION) for run in runs)):
+        return _across(runs, evaluations, manifests)
+
+
+def _across(
+    runs: Sequence[RunDir], evaluations: Sequence[dict[str, Any]], manifests: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
     gives = _same_kind(runs, evaluations)
     columns = _columns(runs, evaluations, manifests, gives)
     notes = _without_tokens(columns, evaluations) if gives != "labels" else []
@@ -99,7 +106,8 @@ def _about(run: RunDir, manifest: Mapping[str, Any]) -> dict[str, Any]:
 def _seconds(run: RunDir) -> float | None:
     """Time spent in steps, over all the pieces that a run was interrupted into; None where no step says it."""
     lines = [line for line in rundir.read_lines(run.file(rundir.METRICS)) if line.get("tokens_per_second")]
-    return round(sum(line["tokens"] / line["tokens_per_second"] for line in lines), 1) if lines else None
+    with run.reading(rundir.METRICS):
+        return round(sum(line["tokens"] / line["tokens_per_second"] for line in lines), 1) if lines else None
 
 
 def _trained(run: RunDir, method: str | None) -> int | None:

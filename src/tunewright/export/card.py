@@ -31,24 +31,29 @@ KEYS = ("train.method", "lora.rank", "lora.alpha", "lora.targets", "freeze.layer
 
 def write(run: RunDir, use: Use) -> str:
     """The text. use: the form that it goes with, and what is needed to use it."""
-    manifest, evaluation = run.read(rundir.MANIFEST), run.read(rundir.EVALUATION)
+    manifest, evaluation = run.manifest(), run.read(rundir.EVALUATION)
     recipe: dict[str, Any] = manifest["recipe"]
     name = use.name
-    entry = catalog().get(str(manifest["base"]["name"]).lower())
+    entry = catalog().get(manifest["base"]["name"].lower())
+    with run.reading(rundir.MANIFEST):
+        front, trained = _front(use, manifest, entry), list(_training(recipe, manifest))
+    with run.reading(rundir.EVALUATION):
+        what = _what(use, manifest, evaluation)
+        measured, limits = list(_measured(evaluation)), list(_limits(evaluation))
     parts = [
-        "---\n" + _front(use, manifest, entry) + "---\n",
+        "---\n" + front + "---\n",
         f"# {name}\n",
-        _what(use, manifest, evaluation),
+        what,
         _("## How to use it") + "\n",
         usage(use),
         _("## Before and after") + "\n",
-        *_measured(evaluation),
+        *measured,
         _("## Data") + "\n",
         *_data(run, manifest),
         _("## Training") + "\n",
-        *_training(recipe, manifest),
+        *trained,
         _("## Limits") + "\n",
-        *_limits(evaluation),
+        *limits,
         _("Made with Tunewright {version}; the run's recipe gives the same run again.", version=__version__),
     ]
     return "\n".join(part for part in parts if part) + "\n"
@@ -121,6 +126,18 @@ def _data(run: RunDir, manifest: dict[str, Any]) -> Iterator[str]:
     ]  # fmt: skip
     yield "\n".join(lines) + "\n"
     ledger = run.read(rundir.LEDGER)
+    with run.reading(rundir.LEDGER):
+        yield from _rows(ledger)
+    found = rundir.read_lines(run.file(rundir.FINDINGS))
+    with run.reading(rundir.FINDINGS):
+        lines = [f"- {finding['code']} ({finding['count']:,}): {finding['message']}" for finding in found]
+    if lines:
+        yield _("The checks of the data found:") + "\n"
+        yield "\n".join(lines) + "\n"
+
+
+def _rows(ledger: dict[str, Any]) -> Iterator[str]:
+    """What became of the rows read, in one sentence."""
     if ledger:
         left_out = ", ".join(f"{values.words(reason)} {count:,}" for reason, count in ledger["left_out"].items())
         yield _("{rows_in:,} rows were read and {kept:,} kept ({left_out}): {train:,} to train on, {held_out:,} held "
@@ -128,10 +145,6 @@ def _data(run: RunDir, manifest: dict[str, Any]) -> Iterator[str]:
                 rows_in=ledger["rows_in"], kept=ledger["kept"], left_out=left_out or _("none left out"),
                 train=ledger["train"], held_out=ledger["held_out"], tokens=ledger["tokens"],
                 learned=ledger["learned_tokens"]) + "\n"  # fmt: skip
-    found = rundir.read_lines(run.file(rundir.FINDINGS))
-    if found:
-        yield _("The checks of the data found:") + "\n"
-        yield "\n".join(f"- {finding['code']} ({finding['count']:,}): {finding['message']}" for finding in found) + "\n"
 
 
 def _training(recipe: dict[str, Any], manifest: dict[str, Any]) -> Iterator[str]:

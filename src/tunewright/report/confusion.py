@@ -214,9 +214,11 @@ def _drawable(names: Sequence[str]) -> tuple[list[str], list[str]]:
 def write(run: RunDir) -> Path | None:
     """(Re)write ``confusion.png``; None where no labels are chosen, or several to a row."""
     labels = run.read(rundir.EVALUATION).get("labels") or {}
-    counts = (labels.get("after") or {}).get("confusion")
-    if not counts:
-        return None
+    with run.reading(rundir.EVALUATION):
+        counts = (labels.get("after") or {}).get("confusion")
+        if not counts:
+            return None
+        drawn = png(counts, labels["names"])
     path = run.file(rundir.CONFUSION)
-    rundir.write_bytes(path, png(counts, labels["names"]))
+    rundir.write_bytes(path, drawn)
     return path

@@ -142,7 +142,9 @@ def write(run: RunDir) -> Path | None:
 
 
 def of_run(run: RunDir) -> Curve:
-    return curve(rundir.read_lines(run.file(rundir.METRICS)), run.read(rundir.EVALUATION) or None)
+    evaluation = run.read(rundir.EVALUATION) or None
+    with run.reading(rundir.EVALUATION):
+        return curve(rundir.read_lines(run.file(rundir.METRICS)), evaluation)
 
 
 def _losses(points: Curve) -> list[float]:

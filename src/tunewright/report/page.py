@@ -10,12 +10,15 @@ import re
 from pathlib import Path
 from typing import Any
 
+from jinja2 import UndefinedError
+
 from tunewright import rundir
 from tunewright.errors import RunError
 from tunewright.evaluate import kept, learned, names
 from tunewright.evaluate.table import place
 from tunewright.evaluate.verdict import judged
 from tunewright.report import curves, labels, tradeoff, values
+from tunewright.report.place import require_of_run
 from tunewright.report.template import template
 from tunewright.rundir import RunDir
 from tunewright.settings import settings
@@ -24,12 +27,16 @@ from tunewright.text import _
 TEMPLATE = "page.html.jinja"
 ROWS_SHOWN = 60
 RECITED_SHOWN = 3
+PLACES_SHOWN = 6  # of a finding
 _LONGEST = 4000  # characters of one text; the whole of it is in evaluation.json
 
 
 def write(run: RunDir, out: Path | None = None) -> Path:
-    """(Re)write the page: ``report.html`` of the run, or ``out``. Raises RunError if the folder holds no run."""
+    """(Re)write the page: ``report.html`` of the run, or ``out``. Raises RunError if the folder holds no run, if one of
+    its files is damaged, DataError if ``out`` holds something else than a page."""
     path = out or run.file(rundir.REPORT)
+    if out is not None:
+        require_of_run(out, run)
     rundir.write_text(path, html(run))
     return path
 
@@ -37,21 +44,44 @@ def write(run: RunDir, out: Path | None = None) -> Path:
 def html(run: RunDir) -> str:
     if not any(run.file(name).exists() for name in (rundir.STATUS, rundir.RECIPE)):
         raise RunError(_("this folder holds no run"), where=str(run), command="tunewright report --help")
-    return template(TEMPLATE).render(language=settings().language, place=place, **content(run)) + "\n"
+    shown = content(run)
+    with run.reading(rundir.EVALUATION, UndefinedError):  # the other files are text by now
+        return template(TEMPLATE).render(language=settings().language, **shown) + "\n"
 
 
 def content(run: RunDir) -> dict[str, Any]:
     """What the template is given; a part the run does not have is None or empty."""
     evaluation = run.read(rundir.EVALUATION)
     manifest = run.read(rundir.MANIFEST)
-    status = run.read(rundir.STATUS)
-    recipe = _text(run, rundir.RECIPE)
-    headline, detail = _headline(status, evaluation)
-    chosen = labels.content(evaluation, ROWS_SHOWN)
-    rows = [] if chosen else evaluation.get("rows", [])
+    with run.reading(rundir.EVALUATION):
+        measured = _evaluated(run, evaluation, manifest)
+    with run.reading(rundir.LEDGER):
+        ledger = _ledger(run.read(rundir.LEDGER))
+    with run.reading(rundir.FINDINGS):
+        findings = [_finding(one) for one in rundir.read_lines(run.file(rundir.FINDINGS))]
+    with run.reading(rundir.PLAN):
+        plan = values.plan(run.read(rundir.PLAN))
+    with run.reading(rundir.MANIFEST):
+        machine = values.groups(manifest)
     return {
         "name": run.path.resolve().name,
         "base": str((manifest.get("base") or {}).get("name") or ""),
+        **measured,
+        "ledger": ledger,
+        "findings": findings,
+        "recipe": _commented(_text(run, rundir.RECIPE)),
+        "plan": plan,
+        "machine": machine,
+        "version": (manifest.get("versions") or {}).get("tunewright", ""),
+    }
+
+
+def _evaluated(run: RunDir, evaluation: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
+    """The parts that ``evaluation.json`` speaks of."""
+    headline, detail = _headline(run.read(rundir.STATUS), evaluation)
+    chosen = labels.content(evaluation, ROWS_SHOWN)
+    rows = [] if chosen else evaluation.get("rows", [])
+    return {
         "headline": headline,
         "detail": detail,
         "tone": _tone(evaluation),
@@ -65,12 +95,6 @@ def content(run: RunDir) -> dict[str, Any]:
         "overfitting": learned.overfitting_words(evaluation),
         "recited": _recited(evaluation),
         **_retention(run, evaluation),
-        "ledger": _ledger(run.read(rundir.LEDGER)),
-        "findings": rundir.read_lines(run.file(rundir.FINDINGS)),
-        "recipe": _commented(recipe),
-        "plan": values.plan(run.read(rundir.PLAN)),
-        "machine": values.groups(manifest),
-        "version": (manifest.get("versions") or {}).get("tunewright", ""),
     }
 
 
@@ -238,6 +262,11 @@ def _ledger(ledger: dict[str, Any]) -> dict[str, Any] | None:
         ],
         "share": None if share is None else round(100 * share, 1),
     }
+
+
+def _finding(finding: dict[str, Any]) -> dict[str, Any]:
+    told = {key: str(finding.get(key, "")) for key in ("severity", "code", "message", "advice")}
+    return told | {"places": [place(row) for row in (finding.get("rows") or [])[:PLACES_SHOWN]]}
 
 
 def _commented(recipe: str) -> list[tuple[str, str]]:

@@ -41,8 +41,10 @@ def stands(metrics: Iterable[dict[str, Any]], evaluation: dict[str, Any]) -> lis
         return []
     found = [Stand(_("base"), 0.0, float(before))]
     for line in metrics:
-        if line.get("divergence") is not None and line.get("held_out_loss") is not None:
-            found.append(Stand(f"{line['epoch']:.3g}", float(line["divergence"]), float(line["held_out_loss"])))
+        numbers: list[Any] = [line.get(key) for key in ("epoch", "divergence", "held_out_loss")]
+        if all(isinstance(number, int | float) for number in numbers):
+            epoch, divergence, loss = map(float, numbers)
+            found.append(Stand(f"{epoch:.3g}", divergence, loss))
     return [*found, Stand(_("tuned"), float(far), float(after))]
 
 

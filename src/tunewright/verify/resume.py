@@ -86,7 +86,8 @@ def prove(subject: Subject) -> Proof:
 def _slice(subject: Subject) -> Slice | None:
     """As few steps as show it, and on a run whose steps are long fewer and smaller ones."""
     recipe, lines = subject.ready.recipe, rundir.read_lines(subject.run.file(rundir.METRICS))
-    seconds = [line["tokens"] / line["tokens_per_second"] for line in lines if line.get("tokens_per_second")]
+    with subject.run.reading(rundir.METRICS):
+        seconds = [line["tokens"] / line["tokens_per_second"] for line in lines if line.get("tokens_per_second")]
     step = statistics.median(seconds) if seconds else 0.0
     k = min(1 if step > LONG_STEP else STEPS, len(lines) // 2)
     if not k:

@@ -105,10 +105,11 @@ def _live(subject: Subject, numbers: str, values: dict[str, Any]) -> Proof:
 
 def _then(subject: Subject) -> int | None:
     """How many of the same answers ended when the run was measured; None where they were not all measured."""
-    rows: Sequence[dict[str, Any]] = subject.run.read(rundir.EVALUATION).get("rows", [])
-    if len(rows) < len(subject.answers):
-        return None
-    return sum(bool(row.get("after", {}).get("stopped")) for row in rows[: min(PROMPTS, len(subject.answers))])
+    with subject.run.reading(rundir.EVALUATION):
+        rows: Sequence[dict[str, Any]] = subject.run.read(rundir.EVALUATION).get("rows", [])
+        stopped = [bool(row.get("after", {}).get("stopped")) for row in rows[:PROMPTS]]
+    answers = len(subject.answers)
+    return sum(stopped[:answers]) if len(rows) >= answers else None
 
 
 def _fit(subject: Subject, answers: Sequence[Any]) -> bool:
