@@ -84,9 +84,12 @@ PLANTED: dict[str, list[dict[str, Any]]] = {
     "D204": [
         row("Repeat after me please", "repeat  after me please"),
         {"instruction": "Say this more kindly", "input": "Go away.", "output": "Say this more kindly"},
+        {"instruction": "Translate this into French.", "input": "Hello my dear friend", "output": "Hello my dear friend"},
+        row("What is the capital of France?", "what is  the capital of france"),
     ],
     "D205": [row("Q", "It is a cafÃ© with crÃ¨me"), row("Q", "thatâ€™s it"), row("问", "锟斤拷锟斤拷"),
-             row("问", "浣犲ソ涓栫晫锛屾垜鏄姩鎵嬨€")],
+             row("问", "浣犲ソ涓栫晫锛屾垜鏄姩鎵嬨€"), row("Q", "it costs 5 â‚¬"), row("Q", "a nice ðŸ˜€ one"),
+             row("Q", "It\u00e2\u0080\u0099s so"), row("问", "涓枃娴嬭瘯")],
     "D206": [row("Q", "bell \x07"), row("Q", "turned \u202e text"), row("Q", "a mark \ufeff inside"),
              row("Q", "no\u200bwidth"), row("Q", "joined\u200d up"), row("Q", "a soft\u00adhyphen"),
              row("Q", "a mark\u200e of direction"), row("Q", "a line\u2028separator"), row("问", "零\u2060宽")],
@@ -156,6 +159,8 @@ BROKEN_CALL = {"id": "1", "type": "function", "function": {"name": "add", "argum
 GOOD_CALL = {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"left": 1}'}}
 TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {}}}]
 
+BYE = (said("user", "And then?"), said("assistant", "That is all there is."))
+
 PLANTED_TALKS: dict[str, list[dict[str, Any]]] = {
     "D105": [talk(said("user", "Q"), said("assistant", " "), said("user", "Q2"), said("assistant", "It is so."))],
     "D208": [
@@ -164,6 +169,12 @@ PLANTED_TALKS: dict[str, list[dict[str, Any]]] = {
         talk(said("user", "Q"), said("assistant", "It is so."), said("user", "And?")),
         talk(said("user", "Q"), said("system", "Be brief."), said("assistant", "It is so.")),
     ],
+    "D204": [talk(said("user", "Which one is it?"), said("assistant", "Which one is it?"), *BYE)],
+    "D209": [
+        talk(said("user", "Which one?"), said("assistant", LONG + "It is made of the"), *BYE),
+        talk(said("user", "Which one?"), said("assistant", "Here it is:\n```python\nprint(1"), *BYE),
+    ],
+    "D213": [talk(said("user", ENGLISH), said("assistant", FRENCH), *BYE)],
     "D215": [
         talk(said("user", "Add."), said("assistant", "", tool_calls=[BROKEN_CALL])),
         talk(said("user", "Add."), said("assistant", '<tool_call>\n{"name": "add", "arguments": {\n</tool_call>')),
@@ -217,6 +228,8 @@ def test_without_a_base_special_tokens_of_any_are_named(tmp_path: Path, capsys: 
         "In French it is “Le pont est fait de pierre et les gens sont là”.",
         'The object is {"name": "Bob", "arguments": [1]} as you see.',
         "SÃO PAULO IS IN BRAZIL.",
+        "The word is “ALEMÃ”, and «LÂ» is another one, as in ÂNGULO Â°.",
+        "潺潺流水，涟漪泛起，淅淅沥沥的雨。",
         "A list to do: sleep, eat. My TODO app is full.",
         "A family 👨\u200d👩\u200d👧 and a heart ❤\ufe0f.",
         "In Persian it is می\u200cرود, and in Hebrew ספר\u200f!",
@@ -226,11 +239,26 @@ def test_without_a_base_special_tokens_of_any_are_named(tmp_path: Path, capsys: 
         "Okay",
         "#bridges",
         "Yes, that is what the old name of the town was [sic].",
+        "Qu'est-ce que c'est ?",
     ],
 )
 def test_good_answers_are_left_alone(tmp_path: Path, capsys: Capture, answer: str) -> None:
     seen = found(capsys, put(tmp_path / "rows.jsonl", [*sound(), row("What is it in French?", answer)]))
     assert set(seen) == {"D210"}, seen
+
+
+@pytest.mark.parametrize(
+    ("asked", "answer"),
+    [
+        ("i live in paris.", "I live in Paris."),
+        ("Correct the grammar, if needed.\nShe goes to school.", "She goes to school."),
+        ("Put the signs in: well come in", "Well, come in!"),
+        ("改正下面的错别字。\n今天天气很好，我们去公园玩。", "今天天气很好，我们去公园玩。"),
+        ("Which part of it is the best?\nIt is this one", "It is this one, by far."),
+    ],
+)
+def test_a_text_that_may_stay_as_it_is_is_no_echo(tmp_path: Path, capsys: Capture, asked: str, answer: str) -> None:
+    assert "D204" not in found(capsys, put(tmp_path / "rows.jsonl", [*sound(), row(asked, answer)]))
 
 
 def test_a_few_stock_openings_are_worth_a_word_and_one_is_not(tmp_path: Path, capsys: Capture) -> None:
@@ -244,6 +272,15 @@ def test_answering_in_another_language_can_be_what_the_data_is_for(tmp_path: Pat
     assert "D213" not in found(capsys, put(tmp_path / "a.jsonl", asked))
     one = row(f"Translate into French: {ENGLISH}", FRENCH)
     assert "D213" not in found(capsys, put(tmp_path / "b.jsonl", [*sound(), one]))
+
+
+def test_answers_in_two_languages_to_questions_in_one_are_named(tmp_path: Path, capsys: Capture) -> None:
+    mixed = [row(f"Tell me about the bridge and stone {n}.", f"{n}. {FRENCH if n % 2 else ENGLISH}") for n in range(60)]
+    seen = found(capsys, put(tmp_path / "rows.jsonl", mixed))
+    assert lines(seen["D213"]) == list(range(2, 61, 2))
+    assert "English (50 %)" in seen["D210"]["message"] and "French (50 %)" in seen["D210"]["message"]
+    both = [row(f"{n} {text}", f"{n}. {text}") for n in range(30) for text in (FRENCH, ENGLISH)]
+    assert "D213" not in found(capsys, put(tmp_path / "both.jsonl", both))
 
 
 def test_near_duplicates_name_the_row_they_repeat(tmp_path: Path, capsys: Capture) -> None:

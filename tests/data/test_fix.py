@@ -96,10 +96,34 @@ def test_clean_rows_come_out_as_they_went_in(tmp_path: Path) -> None:
         ("SÃO PAULO", "SÃO PAULO"),
         ("lost \ufffd and 锟斤拷", "lost \ufffd and 锟斤拷"),
         ("你好 cafÃ©", "你好 café"),
+        ("It\u00e2\u0080\u0099s", "It’s"),  # read as Latin-1, which leaves control characters
+        ("prix 5 â‚¬", "prix 5 €"),
+        ("Nice ðŸ˜€ smile", "Nice 😀 smile"),
+        ("PRODUCCIÃ“N", "PRODUCCIÓN"),
+        ("A palavra é “ALEMÃ”.", "A palavra é “ALEMÃ”."),
+        ("la lettre «LÂ»", "la lettre «LÂ»"),
+        ("O ÂNGULO Â°", "O ÂNGULO Â°"),
+        ("25Â°C", "25°C"),
+        ("涓枃娴嬭瘯", "涓枃娴嬭瘯"),
     ],
 )
 def test_mojibake_is_mended_where_the_way_back_is_exact(text: str, better: str) -> None:
     assert mended(text) == better and mended(better) == better
+
+
+def test_what_latin_1_left_is_no_control_character(tmp_path: Path) -> None:
+    rows = [*sound(), row("Whose?", "It\u00e2\u0080\u0099s a dog.")]
+    out = tmp_path / "clean.jsonl"
+    main(["data", "check", put(tmp_path / "rows.jsonl", rows), "--fix", str(out)])
+    assert read(out)[60]["output"] == "It’s a dog."
+    assert json.loads((tmp_path / "clean.jsonl.ledger.json").read_text())["changed"] == {"mojibake": 1}
+
+
+def test_a_row_about_broken_characters_keeps_those_it_shows(tmp_path: Path) -> None:
+    rows = [*sound(), row("What is mojibake?", "Text that was read wrongly: “cafÃ©” for “café”."), row("Q", "a cafÃ©")]
+    out = tmp_path / "clean.jsonl"
+    main(["data", "check", put(tmp_path / "rows.jsonl", rows), "--fix", str(out)])
+    assert read(out)[60:] == [rows[60], row("Q", "a café")]
 
 
 def test_signs_of_direction_stay_where_they_mean_something() -> None:

@@ -91,6 +91,19 @@ def test_weight_decides_what_is_learned() -> None:
     assert "user has weight 1" in refused({"messages": [{"role": "user", "content": "A", "weight": 1}]})
 
 
+@pytest.mark.parametrize("tools", ["[{bad json", "weather", "[" * 5000])
+def test_tools_that_are_no_json_are_refused_with_their_row(tools: str) -> None:
+    talk = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
+    told = refused({"messages": talk, "tools": tools})
+    assert "tools is no JSON" in told and "rows.jsonl:1" in told
+
+
+@pytest.mark.parametrize("tools", ["", " ", "[]", "null", None, []])
+def test_no_tools_are_no_tools(tools: Any) -> None:
+    talk = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
+    assert turned({"messages": talk, "tools": tools}).chats[0].tools == ()
+
+
 def test_tools_calls_and_parts_of_text() -> None:
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     messages = [

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from tunewright.data.check_personal import around
-from tunewright.data.digest import normal
 from tunewright.data.findings import Spots, finding
 from tunewright.data.formats import Reads
 from tunewright.example import Chat, Finding, Message
 
 _SURELY = 12  # characters that do not stand at the head of a question by chance
+_NO_LETTER = re.compile(r"[\W_]+")
+_SIGN = re.compile(r"[^\w\s]")
+# What is asked for where a text may stay as it is: a copy, a correction of what is right, a part that is all of it.
+_MAY_STAY = re.compile(
+    r"repeat|copy|echo|verbatim|correct|\bfix|proof ?read|\bedit|spell|punctuat|gramma|capital|lower ?case|upper ?case|"
+    r"\bcheck|error|mistake|same|unchanged|extract|\bfind|quote|identif|select|\bsort|arrang|\border|format|clean|remove|"
+    r"without|if (?:it|necessary|needed)|重复|复述|抄写|原样|改正|修正|纠正|校对|改错|检查|语法|标点|错别字|提取|找出|排序|格式|去除|删除",
+    re.IGNORECASE,
+)
 _OPENING = 300  # characters in which a refusal is looked for
 _I_AM_A_MODEL = r"\bi(?: am|['’]m) (?:just |only |merely )?an? (?:(?:ai|large) )?language model\b"
 _ABOUT_ITSELF = re.compile(
@@ -101,17 +110,36 @@ def _nothing(chats: Sequence[Chat]) -> Iterator[Finding]:
 
 
 def _echoes(chat: Chat) -> bool:
-    last = chat.last_answer()
-    if not last:
+    return any(
+        asked.role == "user" and _is_learned(answer) and _repeats(answer.content.strip(), asked.content)
+        for asked, answer in pairwise(chat.messages)
+    )
+
+
+def _repeats(said: str, asked: str) -> bool:
+    if not said:
         return False
-    answer, asked = chat.messages[last], chat.messages[last - 1]
-    if asked.role != "user" or not (said := answer.content.strip()):
+    near = len(said) < 2 * len(asked) + _SURELY and len(asked) < 2 * len(said) + _SURELY  # quickly
+    if near and (letters := _letters(said)) and letters == _letters(asked):
+        return not _richer(said, asked.strip())
+    # An instruction again, without what stands below it, or what stands below it without a change.
+    question = asked.strip()
+    if len(said) < _SURELY:
         return False
-    if normal(said) == normal(asked.content):
+    if question[: len(said) + 1].casefold() == f"{said}\n".casefold():
         return True
-    # An instruction again, without what stands below it.
-    question = asked.content.lstrip()
-    return len(said) >= _SURELY and question[: len(said) + 1].casefold() == f"{said}\n".casefold()
+    return question.endswith(f"\n{said}") and not _MAY_STAY.search(question[: -len(said)])
+
+
+def _letters(text: str) -> str:
+    return _NO_LETTER.sub("", text).casefold()
+
+
+def _richer(said: str, asked: str) -> bool:
+    """Whether it has capitals or signs that the question lacks: then they are what was asked for."""
+    return sum(map(str.isupper, said)) > sum(map(str.isupper, asked)) or (
+        len(_SIGN.findall(said)) > len(_SIGN.findall(asked))
+    )
 
 
 # -- ends ------------------------------------------------------------------------------------------------------------
@@ -123,23 +151,32 @@ def _cut_off(chats: Sequence[Chat]) -> Iterator[Finding]:
     sure, likely = Spots(), Spots()
     long = 0
     for chat in chats:
-        last = chat.last_answer()
-        answer = chat.messages[last].content.rstrip() if last is not None else ""
-        if len(answer) < 12:
-            continue
-        end = answer[-24:].replace("\n", " ")
-        is_long = len(answer) >= (_LONG_CHINESE if _CHINESE.match(answer[-1]) else _LONG)
-        long += is_long
-        if answer.count("```") % 2 or _OPEN_END.search(answer, max(0, len(answer) - 24)):
-            sure.add(chat.origin, _shown(end))
-        elif is_long and _stops_short(answer):
-            likely.add(chat.origin, _shown(end))
+        ends = [_end(message.content.rstrip()) for message in chat.messages if _is_learned(message)]
+        long += sum(is_long for is_long, _is_sure, _seen in ends)
+        seen = [(is_sure, seen) for _is_long, is_sure, seen in ends if seen]
+        if seen:
+            is_sure, shown = max(seen, key=lambda one: one[0])
+            (sure if is_sure else likely).add(chat.origin, shown)
     if len(likely.rows) > max(1, 0.3 * long):
         likely = Spots()
     if len(sure.rows) > max(1, 0.3 * len(chats)):
         sure = Spots()
     order = sorted(zip(sure.rows + likely.rows, sure.seen + likely.seen, strict=True), key=lambda pair: pair[0].row)
     yield from Spots([row for row, _seen in order], [seen for _row, seen in order]).finding("D209")
+
+
+def _end(answer: str) -> tuple[bool, bool, str]:
+    """Whether the answer is long, whether it is surely cut off, and its end if it seems to be."""
+    if len(answer) < _SURELY:
+        return False, False, ""
+    is_long = len(answer) >= (_LONG_CHINESE if _CHINESE.match(answer[-1]) else _LONG)
+    is_sure = _is_cut(answer)
+    seen = is_sure or (is_long and _stops_short(answer))
+    return is_long, is_sure, _shown(answer[-24:].replace("\n", " ")) if seen else ""
+
+
+def _is_cut(answer: str) -> bool:
+    return bool(answer.count("```") % 2 or _OPEN_END.search(answer, max(0, len(answer) - 24)))
 
 
 def _stops_short(answer: str) -> bool:

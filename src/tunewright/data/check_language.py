@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 from tunewright.data.findings import Spots, finding
 from tunewright.data.formats import Reads
@@ -26,12 +28,14 @@ _LATIN = re.compile("[A-Za-z\u00c0-\u024f]")
 
 
 def languages(chats: Sequence[Chat], reads: Reads = "turns") -> Counter[str]:
-    """How many rows are written mainly in which language, told by script alone: their answers, or their texts."""
+    """How many rows are written mainly in which language, or script where that is all that can be told: their answers,
+    or their texts."""
     role = "user" if reads == "labels" else "assistant"
     counts: Counter[str] = Counter()
     for chat in chats:
         text = "".join(m.content for m in chat.messages if m.role == role)[:4000]
-        counts[_script(text)] += 1
+        script = _script(text)
+        counts[(_tongue(text, _FEW_WORDS) or script) if script == "Latin script" else script] += 1
     return counts
 
 
@@ -89,10 +93,12 @@ _TWO_CHARACTERS = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\u0400-\u0
 _LOOKED_AT = 400  # characters of a text that tell its language
 _HABIT = 0.2  # from this share on, answering in another language is what the data is for
 _RARE, _MAJORITY = 0.05, 0.9
+_FEW_WORDS = 2  # that tell a language, where a wrong one among many does no harm
+_SEVERAL = 10  # questions of one language, before their answers can be mixed
 
 
-def _tongue(text: str) -> str | None:
-    """The language of a text of some length, or None where it cannot be told."""
+def _tongue(text: str, least: int = 3) -> str | None:
+    """The language of a text of some length, or None where it cannot be told. least: words that tell it."""
     text = _CODE.sub(" ", text[:_LOOKED_AT]) if "`" in text else text[:_LOOKED_AT]
     script = _script(text)
     if script == "none":
@@ -100,47 +106,91 @@ def _tongue(text: str) -> str | None:
     if script != "Latin script":
         return script if len(_SCRIPTS[script].findall(text)) >= 8 else None
     told = [_TELLS[word] for word in _TELLS.keys() & set(_WORD.findall(text.lower()))]
-    if len(told) < 3:
+    if len(told) < least:
         return None
     best = max(told, key=told.count)
-    return best if told.count(best) >= max(3, 3 * (len(told) - told.count(best))) else None
+    return best if told.count(best) >= max(least, 3 * (len(told) - told.count(best))) else None
 
 
 def _strays(chats: Sequence[Chat], reads: Reads) -> Iterator[Finding]:
     """Answers in another language than their question, or than nearly all others; not where it was asked for."""
-    pairs: list[tuple[Chat, str | None, str]] = []
+    told: list[tuple[_Answer, str | None, str]] = []
     counts: Counter[str] = Counter()
-    for chat in chats:
-        last = chat.last_answer()
-        answer = _tongue(chat.messages[last].content) if last else None
-        if not last or answer is None:
+    for one in (one for chat in chats for one in _answers(chat, reads)):
+        tongue = _tongue(one.said)
+        if tongue is None:
             continue
-        question = chat.messages[last - 1].content if reads == "turns" else ""
-        tongue = _tongue(question)
-        if tongue is None and answer in _SCRIPTS and len(_LATIN.findall(question)) >= 8 and _script(question) != answer:
-            tongue = "Latin script"  # whatever the language, it is not the answer's
-        pairs.append((chat, tongue, answer))
-        counts[answer] += 1
-    total = len(pairs)
+        told.append((one, _asked_in(one.asked, tongue) if reads == "turns" else None, tongue))
+        counts[tongue] += 1
+    total = len(told)
     most = counts.most_common(1)[0] if counts else ("", 0)
     has_majority = most[1] >= _MAJORITY * total and total >= 20
     strays = Spots()
-    for chat, asked, answer in pairs:
+    rows: set[int] = set()
+    for one, asked, answer in told:
         alone = has_majority and counts[answer] < max(2, _RARE * total)
-        if (asked not in (None, answer) or alone) and not _asked_for(chat) and not _about_words(chat):
-            strays.add(chat.origin, answer)
-    if len(strays.rows) <= max(1, _HABIT * total):
-        yield from strays.finding("D213")
+        odd = (asked not in (None, answer) or alone) and id(one.chat) not in rows
+        if odd and not _asked_for(one.chat) and not _about_words(one):
+            strays.add(one.chat.origin, answer)
+            rows.add(id(one.chat))
+    if len(strays.rows) > max(1, _HABIT * total):
+        strays = Spots()
+    if not strays.rows and reads == "turns":
+        strays = _mixed([(one, answer) for one, _asked, answer in told])
+    yield from strays.finding("D213")
 
 
-def _about_words(chat: Chat) -> bool:
+def _mixed(told: Sequence[tuple[_Answer, str]]) -> Spots:
+    """Answers in another language than their question, where many are and many are not: that is nobody's aim."""
+    asked = [(one, _tongue(one.asked, _FEW_WORDS), answer) for one, answer in told]
+    same = Counter(question for _one, question, answer in asked if question == answer)
+    others = [
+        (one, question, answer)
+        for one, question, answer in asked
+        if question is not None and same[question] and question != answer and not _asked_for(one.chat)
+        and not _about_words(one)
+    ]  # fmt: skip
+    other = Counter(question for _one, question, _answer in others)
+    spots = Spots()
+    rows: set[int] = set()
+    for one, question, answer in others:
+        both = same[question] + other[question]
+        is_mixed = both >= _SEVERAL and min(same[question], other[question]) > _HABIT * both
+        if is_mixed and id(one.chat) not in rows:
+            spots.add(one.chat.origin, answer)
+            rows.add(id(one.chat))
+    return spots
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """A learned answer, and what stands before it."""
+
+    chat: Chat
+    asked: str
+    said: str
+
+
+def _answers(chat: Chat, reads: Reads) -> Iterator[_Answer]:
+    for before, message in pairwise(chat.messages):
+        if message.role == "assistant" and message.learn:
+            yield _Answer(chat, before.content, message.content)
+
+
+def _asked_in(question: str, answer: str) -> str | None:
+    """The language of a question, told by less where the answer's is another one."""
+    tongue = _tongue(question)
+    if tongue is None and answer in _SCRIPTS and len(_LATIN.findall(question)) >= 8 and _script(question) != answer:
+        return "Latin script"  # whatever the language, it is not the answer's
+    return tongue
+
+
+def _about_words(one: _Answer) -> bool:
     """Whether the answer takes up a word that the question quotes in the answer's script."""
-    last = chat.last_answer() or 1
-    asked, answer = chat.messages[last - 1].content, chat.messages[last].content
-    if _script(asked) == _script(answer):
+    if _script(one.asked) == _script(one.said):
         return False
-    own = _LONG_WORD if _script(answer) == "Latin script" else _TWO_CHARACTERS
-    return not set(own.findall(asked.lower())).isdisjoint(own.findall(answer.lower()))
+    own = _LONG_WORD if _script(one.said) == "Latin script" else _TWO_CHARACTERS
+    return not set(own.findall(one.asked.lower())).isdisjoint(own.findall(one.said.lower()))
 
 
 def _asked_for(chat: Chat) -> bool:

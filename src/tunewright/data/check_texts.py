@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from tunewright.data.check_personal import around
 from tunewright.data.findings import Spots, finding, named
 from tunewright.data.formats import Reads
-from tunewright.data.mojibake import MOJIBAKE
+from tunewright.data.mojibake import broken
 from tunewright.example import Chat, Finding, Origin
 
 # Looked for where no base has been named yet; with a base its own special tokens are looked for.
@@ -50,13 +50,13 @@ def usual_specials(text: str) -> list[str]:
 
 def check_texts(chats: Sequence[Chat], specials: Callable[[str], list[str]], reads: Reads) -> Iterator[Finding]:
     """Broken characters, control characters, special tokens, and placeholders of forms and letters."""
-    broken, control, open_ = Spots(), Spots(), Spots()
+    garbled, control, open_ = Spots(), Spots(), Spots()
     special: list[Origin] = []
     names: Counter[str] = Counter()
     for chat in chats:
         text = "\n".join(m.content if m.thinking is None else f"{m.content}\n{m.thinking}" for m in chat.messages)
-        if not text.isascii() and (match := MOJIBAKE.search(text)):
-            broken.add(chat.origin, repr(around(text, match, 8)))
+        if not text.isascii() and (match := broken(text)):
+            garbled.add(chat.origin, repr(around(text, match, 8)))
         if sign := _unseen(text):
             control.add(chat.origin, f"U+{ord(sign):04X}")
         if hits := specials(text):
@@ -65,7 +65,7 @@ def check_texts(chats: Sequence[Chat], specials: Callable[[str], list[str]], rea
         if reads in ("turns", "pairs") and (sign := _placeholder(chat)):
             open_.add(chat.origin, sign)
     yield from open_.finding("D107")
-    yield from broken.finding("D205")
+    yield from garbled.finding("D205")
     yield from control.finding("D206")
     if special:
         yield finding("D207", special, names=named(names))

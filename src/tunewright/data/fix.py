@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from tunewright.data.inspect import inspect
 from tunewright.data.labelled import columns_of
 from tunewright.data.load import Raw, Reading, convert_rows, find, read_rows
 from tunewright.data.messages import kind_of
-from tunewright.data.mojibake import mended, windows
+from tunewright.data.mojibake import mended, shows_it, windows
 from tunewright.data.read import Row
 from tunewright.errors import DataError, ResourceError
 from tunewright.example import Finding, Origin
@@ -117,7 +117,7 @@ def _cleaned(raw: Raw, data: Data, reading: Reading) -> tuple[list[Row], list[tu
     """The rows with clean texts and labels, and why which of them changed."""
     rows = raw.rows
     whys: list[dict[str, None]] = [{} for _row in rows]
-    fields = [_walked(row.fields, why, _clean) for row, why in zip(rows, whys, strict=True)]
+    fields = [_cleaned_fields(row, why) for row, why in zip(rows, whys, strict=True)]
     columns = columns_of(rows, data, reading) if reading.reads == "labels" and raw.seen is None else None
     if columns is not None and not columns.flags:  # flags are no text that could be trimmed
         _clean_labels(fields, columns.label, whys, reading)
@@ -136,10 +136,27 @@ def _walked(value: Any, why: dict[str, None], clean: Callable[[str, dict[str, No
     return value
 
 
+def _cleaned_fields(row: Row, why: dict[str, None]) -> Any:
+    quotes = any(map(shows_it, _texts(row.fields)))
+    return _walked(row.fields, why, _clean if not quotes else _without_control)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | Mapping):
+        for one in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(one)
+
+
 def _clean(text: str, why: dict[str, None]) -> str:
     if not text.isascii() and (better := mended(text)) != text:
         why["mojibake"] = None
         text = better
+    return _without_control(text, why)
+
+
+def _without_control(text: str, why: dict[str, None]) -> str:
     if CONTROL.search(text):
         keeps_direction = RIGHT_TO_LEFT.search(text) is not None  # there such marks decide what is read first
         better = CONTROL.sub(

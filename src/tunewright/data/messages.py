@@ -158,9 +158,12 @@ def tools_of(value: Any, origin: Origin) -> tuple[Mapping[str, Any], ...]:
     if isinstance(value, str) and value.strip():
         try:
             value = json.loads(value)
-        except (ValueError, RecursionError):
-            value = None
-    if not value:
+        except (ValueError, RecursionError) as error:
+            raise DataError(
+                _("tools is no JSON: {why}", why=str(error).partition(":")[0]), where=str(origin),
+                do=_("write it as OpenAI's API does, or leave it empty"),
+            ) from None  # fmt: skip
+    if not value or (isinstance(value, str) and not value.strip()):
         return ()
     if not isinstance(value, list) or not all(isinstance(tool, Mapping) for tool in value):
         raise DataError(_("tools is no list of objects"), where=str(origin), do=_("write it as OpenAI's API does"))

@@ -25,7 +25,7 @@ def wanted(held_out: str | int | float, rows: int) -> int:
 
 
 def how_many(held_out: str | int | float, rows: int) -> int | None:
-    """The same where some are left to be trained on: by ``auto`` at least one of two rows. None if none would be left."""
+    """The same, so that some are left to be trained on: by ``auto`` at least one of two rows. None if none would be."""
     count = wanted(held_out, rows)
     if count < rows:
         return count
