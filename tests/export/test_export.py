@@ -9,6 +9,8 @@ import os
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +20,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.export.conftest import left_behind, needs_llama_cpp
-from tests.tiny import sha256
+from tests.tiny import environment, sha256
 
 from tunewright import api, rundir
 from tunewright.cli.main import main
@@ -382,19 +384,55 @@ def test_an_interruption_leaves_nothing(town: Path, monkeypatch: pytest.MonkeyPa
     assert left_behind(town / "run") == []
 
 
-def test_what_was_there_comes_back_if_the_last_step_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+ENDED = """
+import os, signal, sys
+from tunewright.cli.main import main
+from tunewright.export import run
+number = signal.Signals[sys.argv[1]]
+signal.signal(number, getattr(signal, sys.argv[2]))
+real = run.card.write
+def written(*words):
+    os.kill(os.getpid(), number)
+    return real(*words)
+run.card.write = written
+sys.exit(main(["export", "run", "--to", "card", "--out", "new/card"]))
+"""
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGHUP"])
+def test_a_process_that_is_ended_leaves_nothing(number: str, town: Path) -> None:
+    def ended(before: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", ENDED, number, before], env=environment(town / "cache"), capture_output=True,
+            text=True, timeout=100,
+        )  # fmt: skip
+
+    done = ended("SIG_DFL")
+    assert done.returncode == 130 and "interrupted" in done.stderr and not Path("new").exists()
+    assert ended("SIG_IGN").returncode == 0 and files(Path("new")) == {"card"}  # as nohup asks it
+    shutil.rmtree("new")
+
+
+@pytest.mark.parametrize("fault", [OSError(errno.EIO, "input/output error"), KeyboardInterrupt()])
+@pytest.mark.parametrize("step", ["out", ".out.unfinished"])
+def test_what_was_there_comes_back_if_the_last_step_fails(
+    fault: BaseException, step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the two renames, or at the second."""
     folder = tmp_path / "out"
     folder.mkdir()
     (folder / "old").touch()
     real = os.replace
 
     def failing(one: Path, other: Path) -> None:
-        if Path(one).name.endswith(".unfinished"):
-            raise OSError(errno.EIO, "input/output error")
-        real(one, other)
+        if Path(one).name != ".out.unfinished":
+            real(one, other)
+        if Path(one).name == step:
+            raise fault
 
     monkeypatch.setattr(place.os, "replace", failing)
-    with pytest.raises(ResourceError, match="input/output error"), place.filling(folder) as unfinished:
+    said = ResourceError if isinstance(fault, OSError) else KeyboardInterrupt
+    with pytest.raises(said), place.filling(folder) as unfinished:
         (unfinished / "new").touch()
     assert files(tmp_path) == {"out"} and files(folder) == {"old"}
 

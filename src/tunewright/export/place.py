@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ from tunewright.model.adapter import DISK_FULL
 from tunewright.model.source import Base
 from tunewright.report import values
 from tunewright.rundir import RunDir
+from tunewright.signals import hearing
 from tunewright.text import _
 
 RECORD = "export.json"  # by which an export of ours is known
 SHORT = re.compile(r"\d+ requested and \d+ written")  # numpy's words for a disk that took less; it gives no number
+ENDING = (signal.SIGTERM, signal.SIGHUP)
 SPARE = 1.02  # of what is written: indexes, README and the blocks of a file system
 
 
@@ -106,23 +109,26 @@ def require_room(folder: Path, needed: int) -> None:
 def filling(folder: Path) -> Iterator[Path]:
     """A folder beside ``folder`` to write into, which takes its name when the block ends well; else nothing is left.
 
-    Raises ResourceError for a disk that is full or not to be written to.
+    Raises ResourceError for a disk that is full or not to be written to, KeyboardInterrupt where a signal would end the
+    process: it is heard like Ctrl-C.
     """
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     made = [path for path in folder.absolute().parents if not path.exists()]
-    try:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        yield unfinished
-        _settle(unfinished, folder)
-    except BaseException as error:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        for path in made:
-            with contextlib.suppress(OSError):
-                path.rmdir()
-        if isinstance(error, OSError | SafetensorError):
-            raise _not_written(error, folder) from error
-        raise
+    ending = [number for number in ENDING if signal.getsignal(number) is signal.SIG_DFL]  # not one that nohup ignores
+    with hearing(dict.fromkeys(ending, signal.default_int_handler)):
+        try:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir(parents=True)
+            yield unfinished
+            _settle(unfinished, folder)
+        except BaseException as error:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            for path in made:
+                with contextlib.suppress(OSError):
+                    path.rmdir()
+            if isinstance(error, OSError | SafetensorError):
+                raise _not_written(error, folder) from error
+            raise
 
 
 def _settle(unfinished: Path, folder: Path) -> None:
@@ -135,12 +141,12 @@ def _settle(unfinished: Path, folder: Path) -> None:
     unfinished.chmod(0o755)
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, old)
     try:
+        if folder.exists():
+            os.replace(folder, old)
         os.replace(unfinished, folder)
-    except OSError:
-        if old.exists():
+    except BaseException:  # an interruption too
+        if old.exists() and not folder.exists():
             os.replace(old, folder)
         raise
     shutil.rmtree(old, ignore_errors=True)
