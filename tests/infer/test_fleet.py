@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from tunewright.errors import BaseModelError, RunError
 from tunewright.example import Message, Origin, Rendered
 from tunewright.infer.fleet import RunFleet
 from tunewright.infer.live import Ask, Served
-from tunewright.infer.open import open_run
+from tunewright.infer.open import Told, open_run
 from tunewright.infer.serving import open_fleet
+from tunewright.model.source import Base
 from tunewright.recipe.load import load
 from tunewright.rundir import RunDir
 
@@ -156,6 +158,80 @@ def probe(engine: Any) -> list[Rendered]:
     """A text's ids and the label's number behind them, as ``tasks/classify.py`` writes a row."""
     ids = np.array([2, 40, 41, 42, 43, 3, 0], dtype=np.int32)
     return [Rendered(ids, np.arange(7) == 6, Origin("probe", 1, 0))]
+
+
+# -- clients that leave while a model is loaded ----------------------------------------------------------------------
+
+
+class Slow:
+    """Engines that take a while to be read. fails: so often before the first is made.  open: made and not closed."""
+
+    name = "slow"
+
+    def __init__(self, fails: int = 0) -> None:
+        self.fails = fails
+        self.made = self.open = 0
+
+    def of_base(self, base: Base, precision: str | None) -> Any:
+        raise NotImplementedError
+
+    def of_run(self, run: RunDir, told: Told) -> Any:
+        time.sleep(0.3)
+        if self.fails:
+            self.fails -= 1
+            raise RunError("it cannot be read")
+        self.made += 1
+        self.open += 1
+        return self
+
+    def close(self) -> None:
+        self.open -= 1
+
+
+async def left(fleet: RunFleet, name: str) -> None:
+    """A request for a model whose client leaves before it is loaded."""
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(fleet.get(name), 0.05)
+
+
+def test_a_model_whose_clients_leave_while_it_is_loaded_is_loaded_once(tiny_run: Path) -> None:
+    slow = Slow()
+    fleet = open_fleet([RunDir(tiny_run)], with_bases=False, engines=slow)
+
+    async def asked() -> list[Served]:
+        for _client in range(3):
+            await left(fleet, tiny_run.name)
+        found = list(await asyncio.gather(fleet.get(tiny_run.name), fleet.get(tiny_run.name)))
+        await fleet.close()
+        return found
+
+    first, second = asyncio.run(asked())
+    assert first is second and (slow.made, slow.open) == (1, 0)
+
+
+def test_a_model_that_could_not_be_loaded_is_tried_again(tiny_run: Path) -> None:
+    slow = Slow(fails=1)
+    fleet = open_fleet([RunDir(tiny_run)], with_bases=False, engines=slow)
+
+    async def asked() -> Served:
+        await left(fleet, tiny_run.name)
+        with pytest.raises(RunError, match="cannot be read"):
+            await fleet.get(tiny_run.name)
+        return await fleet.get(tiny_run.name)
+
+    assert asyncio.run(asked()).engine is slow and slow.made == 1
+
+
+def test_a_fleet_that_is_closed_while_it_loads_keeps_nothing(tiny_run: Path) -> None:
+    slow = Slow()
+    fleet = open_fleet([RunDir(tiny_run)], with_bases=False, engines=slow)
+
+    async def asked() -> None:
+        await left(fleet, tiny_run.name)
+        await fleet.close()
+        assert (slow.made, slow.open) == (1, 0)
+
+    asyncio.run(asked())
 
 
 def test_a_changed_base_is_refused_before_any_weight_is_read(tiny_run: Path, tmp_path: Path) -> None:

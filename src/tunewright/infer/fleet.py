@@ -12,7 +12,7 @@ import functools
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -57,7 +57,7 @@ class _Member:
     asked_base: str  # as the recipe says it, by which it is found
     open: Callable[[], Served]
     served: Served | None = None
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    opening: asyncio.Task[None] | None = None  # while it is loaded, whoever still waits for it
 
 
 class RunFleet:
@@ -123,10 +123,12 @@ class RunFleet:
 
     async def get(self, name: str) -> Served:
         member = self._members[name]
-        async with member.lock:
-            if member.served is None:
-                member.served = await asyncio.to_thread(member.open)
-            return member.served
+        if member.served is None:
+            if member.opening is None:
+                member.opening = asyncio.create_task(_load(member))
+            await asyncio.shield(member.opening)  # a client that leaves takes no other's model with it
+        assert member.served is not None
+        return member.served
 
     def _name_of(self, base: Base, asked: str) -> str:
         """What clients call a base. Two that lie in folders of one name are told apart by their hashes."""
@@ -137,6 +139,8 @@ class RunFleet:
         return self._base_names[base.sha256]
 
     async def close(self) -> None:
+        loading = [member.opening for member in self._members.values() if member.opening is not None]
+        await asyncio.gather(*loading, return_exceptions=True)
         for engine in [*self._bases.values(), *self._own]:
             await asyncio.to_thread(engine.close)
 
@@ -180,6 +184,13 @@ class RunFleet:
             if key not in self._bases:
                 self._bases[key] = self.engines.of_base(base, wanted)
             return self._bases[key]
+
+
+async def _load(member: _Member) -> None:
+    try:
+        member.served = await asyncio.to_thread(member.open)
+    finally:
+        member.opening = None
 
 
 def _open_encoder(card: Card, base: Base) -> Served:
