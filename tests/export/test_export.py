@@ -384,6 +384,47 @@ def test_an_interruption_leaves_nothing(town: Path, monkeypatch: pytest.MonkeyPa
     assert left_behind(town / "run") == []
 
 
+def test_two_exports_to_one_place_are_never_mixed(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "out"
+    with place.filling(folder) as one:
+        (one / "one").touch()
+        with pytest.raises(RunError, match="another export to this folder") as error, place.filling(folder):
+            pytest.fail("both were let in")
+        assert "wait for it" in str(error.value.do) and files(one) == {"one"}
+    assert files(folder) == {"one"}
+    with place.filling(folder) as other:  # it is free again
+        (other / "other").touch()
+    assert files(folder) == {"other"} and files(folder.parent) == {"out"}
+
+
+def test_what_a_killed_export_left_is_cleared_away(tmp_path: Path) -> None:
+    left = tmp_path / ".out.unfinished"
+    (left / "folder").mkdir(parents=True)
+    (left / "half").touch()
+    (left / "link").symlink_to(tmp_path)
+    with place.filling(tmp_path / "out") as unfinished:
+        assert unfinished == left and files(left) == set()
+    assert files(tmp_path) == {"out"}
+
+
+def test_a_link_in_the_place_of_an_unfinished_export_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "text").touch()
+    (tmp_path / ".out.unfinished").symlink_to("thesis")
+    with pytest.raises(ResourceError, match="cannot write"), place.filling(tmp_path / "out"):
+        pytest.fail("it was followed")
+    assert files(tmp_path / "thesis") == {"text"}
+
+
+@pytest.mark.usefixtures("town")
+def test_a_disk_that_knows_no_locks_is_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_words: Any) -> None:
+        raise OSError(errno.EBADF, "bad file descriptor")  # as NFS says it of a folder
+
+    monkeypatch.setattr(place.fcntl, "flock", unknown)
+    assert files(exported("card")) == {"README.md", "export.json"}
+
+
 ENDED = """
 import os, signal, sys
 from tunewright.cli.main import main

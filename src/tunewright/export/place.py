@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -109,26 +110,67 @@ def require_room(folder: Path, needed: int) -> None:
 def filling(folder: Path) -> Iterator[Path]:
     """A folder beside ``folder`` to write into, which takes its name when the block ends well; else nothing is left.
 
-    Raises ResourceError for a disk that is full or not to be written to, KeyboardInterrupt where a signal would end the
-    process: it is heard like Ctrl-C.
+    Raises RunError where another process fills it, ResourceError for a disk that is full or not to be written to,
+    KeyboardInterrupt where a signal would end the process: it is heard like Ctrl-C.
     """
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
     made = [path for path in folder.absolute().parents if not path.exists()]
     ending = [number for number in ENDING if signal.getsignal(number) is signal.SIG_DFL]  # not one that nohup ignores
     with hearing(dict.fromkeys(ending, signal.default_int_handler)):
         try:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            unfinished.mkdir(parents=True)
-            yield unfinished
-            _settle(unfinished, folder)
+            with _alone(folder) as unfinished:
+                yield unfinished
+                _settle(unfinished, folder)
         except BaseException as error:
-            shutil.rmtree(unfinished, ignore_errors=True)
             for path in made:
                 with contextlib.suppress(OSError):
                     path.rmdir()
             if isinstance(error, OSError | SafetensorError):
                 raise _not_written(error, folder) from error
             raise
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[Path]:
+    """The empty folder to write into, gone if the block fails. The lock is on the folder itself, whatever its name, and
+    goes with the process, however that ends."""
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    unfinished.mkdir(parents=True, exist_ok=True)
+    handle = os.open(unfinished, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        _lock(handle, unfinished, folder)
+        try:
+            _empty(unfinished)
+            yield unfinished
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, unfinished: Path, folder: Path) -> None:
+    """Raises RunError if another has it, or had it until now and gave the folder its name."""
+    free = True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        free = False
+    except OSError:  # some disks of a network know no locks
+        pass
+    if not free or not unfinished.exists() or not os.path.samestat(os.fstat(handle), unfinished.stat()):
+        raise RunError(
+            _("another export to this folder is going on"), where=str(folder),
+            do=_("wait for it, or give another folder with --out"), command="tunewright export --help",
+        )  # fmt: skip
+
+
+def _empty(folder: Path) -> None:
+    """What a killed export left in it is cleared away."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _settle(unfinished: Path, folder: Path) -> None:
