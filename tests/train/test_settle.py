@@ -71,6 +71,7 @@ def test_an_adapter_is_kept_as_large_as_the_two_losses_say(tiny_base: Path, tmp_
     assert len(lines) == 3
     far = run.read("evaluation.json")["general"]["watched_divergence"]
     assert min(look["divergence"] for look in looks) - 1e-6 <= far <= looks[0]["divergence"] + 1e-6
+    assert f"Settled after training: {size:.0%} of the adapter is kept" in run.file("report.html").read_text()
     assert api.train(run.file("recipe.yaml"), out=tmp_path / "again").folder.manifest()["settled"] == settled
 
 

@@ -173,3 +173,12 @@ def moved_line(general: dict[str, Any]) -> str:
         return ""
     values = {name: f"{far[name]:.3f}" for name in ("value", "low", "high")}
     return _("moved {value} nats a token from the base ({low}…{high}) on {n} general prompts", **values, n=far["n"])
+
+
+def settled_line(settled: dict[str, Any]) -> str:
+    """How much of an adapter stayed after training; empty where that was not asked. settled: the part of the manifest
+    (``train/settle.py``)."""
+    if not settled:
+        return ""
+    return _("{share:.0%} of the adapter is kept; whole, it was {far:.3f} nats a token from the base",
+             share=settled["size"], far=settled["looks"][0]["divergence"])  # fmt: skip

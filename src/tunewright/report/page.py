@@ -94,11 +94,11 @@ def _evaluated(run: RunDir, evaluation: dict[str, Any], manifest: dict[str, Any]
         "labels": chosen,
         "overfitting": learned.overfitting_words(evaluation),
         "recited": _recited(evaluation),
-        **_retention(run, evaluation),
+        **_retention(run, evaluation, manifest),
     }
 
 
-def _retention(run: RunDir, evaluation: dict[str, Any]) -> dict[str, Any]:
+def _retention(run: RunDir, evaluation: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
     """What was kept of what the base could, in numbers, words and the picture of task against retention."""
     general = evaluation.get("general") or {}
     if not general.get("asked"):
@@ -109,6 +109,7 @@ def _retention(run: RunDir, evaluation: dict[str, Any]) -> dict[str, Any]:
         "known": kept.known_line(general),
         "sure": kept.sure_line(general),
         "moved": kept.moved_line(general),
+        "settled": kept.settled_line(manifest.get("settled") or {}),
         "lost": [row for row, was, now in rows if was and not now],
         "gained": [row for row, was, now in rows if now and not was],
         "tradeoff": tradeoff.of_run(run),

@@ -18,7 +18,7 @@ from tunewright.data.show import bracketed
 from tunewright.data.template import ChatTemplate
 from tunewright.errors import RunError
 from tunewright.evaluate import learned
-from tunewright.evaluate.kept import Retained
+from tunewright.evaluate.kept import Retained, settled_line
 from tunewright.example import Rendered
 from tunewright.model import adapter, fast
 from tunewright.model.load import DTYPES, quiet
@@ -221,7 +221,7 @@ def _settle(learner: Learner, trained_tokens: int, before: Measured, listener: L
     rows = sample(ready.prepared.train, trained_tokens, recipe.seed)
     with listener.doing(_("Settling between task and base"), len(SIZES)) as progress:
         found = settle(learner.model, learner.engine(), rows, base, progress)
-    listener.say(found.line)
+    listener.say(_("Settled: {line}", line=settled_line(found.as_dict())))
     return found
 
 

@@ -21,7 +21,6 @@ from tunewright.evaluate import retention
 from tunewright.evaluate.kept import Retained
 from tunewright.example import Rendered
 from tunewright.infer.engine import Progress
-from tunewright.text import _
 from tunewright.train.measuring import mean_loss
 
 SIZES = (1.0, 0.8, 0.6)  # that are looked at; a parabola goes through what is found there
@@ -37,13 +36,6 @@ class Settled:
 
     size: float
     looks: tuple[tuple[float, float, float], ...]
-
-    @property
-    def line(self) -> str:
-        """For the screen."""
-        _full, loss, far = self.looks[0]
-        return _("Settled: {share:.0%} of the adapter is kept (trained, it had moved {far:.3f} nats a token from the base)",
-                 share=self.size, far=far)  # fmt: skip
 
     def as_dict(self) -> dict[str, Any]:
         looks = [dict(zip(("size", "loss", "divergence"), (size, round(a, 6), round(b, 6)), strict=True))
@@ -64,8 +56,10 @@ def sample(rows: Sequence[Rendered], trained_tokens: int, seed: int) -> list[Ren
     return found
 
 
-def settle(model: torch.nn.Module, engine: Any, rows: Sequence[Rendered], base: Retained, progress: Progress) -> Settled:
-    """Make the adapter in ``model`` as large as it should stay. ``engine`` asks that model; ``rows`` were trained on."""
+def settle(
+    model: torch.nn.Module, engine: Any, rows: Sequence[Rendered], base: Retained, progress: Progress
+) -> Settled:
+    """Make the adapter in ``model`` as large as it stays. ``engine`` asks that model; ``rows`` were trained on."""
     full = {parameter: parameter.detach().clone() for parameter in _outputs(model)}
     looks = []
     for size in SIZES:

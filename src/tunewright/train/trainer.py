@@ -221,8 +221,8 @@ class StepTrainer(Trainer):
         super().log(logs, start_time)
 
     def _end_of_epoch(self, step: int) -> dict[str, float]:
-        """How the model stands, where an epoch has ended; after the last one only if its weights are not yet what the run
-        ends with, since those are measured in full."""
+        """How the model stands, where an epoch has ended; after the last one only if the run may end with other
+        weights, since those it ends with are measured in full."""
         last = step == len(self.steps)
         final = last and self.best is None and self.recipe.lora.settle is not True
         if self.standing is None or final or not (step % self.steps.per_epoch == 0 or last):
