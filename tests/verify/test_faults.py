@@ -250,6 +250,69 @@ def test_a_flipped_byte_in_a_checkpoint(town: Path, verified: Verify) -> None:
     assert proofs["identity"]["what"] == "checkpoint step-100: optimizer.pt is damaged"
 
 
+def test_the_last_checkpoint_is_missing(town: Path, verified: Verify) -> None:
+    """A run saves its last step; an earlier one may have been pruned."""
+    folder = town / "run" / "checkpoints"
+    assert verified(only=["identity"])["identity"]["values"]["missing_checkpoint"] is None
+    assert sorted(path.name for path in folder.iterdir()) == ["step-100", "step-200"]
+    shutil.rmtree(folder / "step-200")
+    proofs = verified(only=["identity"])
+    assert failed(proofs) == ["identity"]
+    assert proofs["identity"]["what"] == "checkpoint step-200, the run's last, is missing"
+
+
+def test_a_run_without_any_checkpoint_is_told(town: Path, verified: Verify) -> None:
+    """Whoever needs the room may remove them; the run is what it says all the same."""
+    shutil.rmtree(town / "run" / "checkpoints")
+    proof = verified(only=["identity"])["identity"]
+    assert proof["outcome"] == "pass" and "has no checkpoints any more" in proof["notes"][0]
+    assert proof["values"]["missing_checkpoint"] == 200
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [("base", 5, "base"), ("base", {}, "base.name"), ("data", "x", "data"), ("data", [None], "data[0]"),
+     ("data_sha256", None, "data_sha256"), ("labels", None, "labels"), ("recipe_sha256", {}, "recipe_sha256"),
+     ("versions", ["x"], "versions"), ("trained", [None], "trained"), ("trained", None, "trained")],
+)  # fmt: skip
+def test_a_manifest_of_other_kinds(
+    key: str, value: Any, told: str, town: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(town / "run" / "manifest.json", lambda content: content.update({key: value}))
+    for words in (["verify", "run", "--only", "identity"], ["export", "run", "--to", "card", "--out", "card"]):
+        assert main(words) == 2
+        said = capsys.readouterr().err
+        assert "manifest.json is damaged" in said and told in said
+        assert "type:  tunewright train run/recipe.yaml" in said
+    assert not (town / "card").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [("manifest.json", "hardware", {}), ("manifest.json", "versions", {}), ("manifest.json", "recipe", {}),
+     ("evaluation.json", "before", 5), ("evaluation.json", "counts", []), ("evaluation.json", "recited", "x"),
+     ("ledger.json", "left_out", [None]), ("ledger.json", "tokens", {}), ("findings.jsonl", "code", 5)],
+)  # fmt: skip
+def test_a_card_of_damaged_files(
+    name: str, key: str, value: Any, town: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = town / "run" / name
+    content = json.loads(path.read_text()) if name.endswith(".json") else {}
+    path.write_text(json.dumps(content | {key: value}) + "\n")
+    assert main(["export", "run", "--to", "card", "--out", "card"]) == 2
+    said = capsys.readouterr().err
+    assert f"{name} is damaged" in said and not (town / "card").exists()
+
+
+def test_measurements_that_are_damaged(town: Path, verified: Verify) -> None:
+    edit(town / "run" / "evaluation.json", lambda content: content.update(rows=[None]))
+    (town / "run" / "metrics.jsonl").write_text('5\n{"tokens_per_second": 5}\n')
+    proofs = verified(only=["stop", "resume"])
+    assert failed(proofs) == ["stop", "resume"]
+    assert "evaluation.json is damaged" in proofs["stop"]["what"]
+    assert "metrics.jsonl is damaged" in proofs["resume"]["what"]
+
+
 def test_weights_that_cannot_be_read(town: Path, verified: Verify) -> None:
     path = town / "run" / "adapter" / "adapter_model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
@@ -291,6 +354,25 @@ def test_a_template_that_was_put_beside_the_runs_own_is_named(town: Path, verifi
     (town / "run" / "adapter" / "added_tokens.json").write_text("{}")
     proofs = verified(only=["template"])
     assert failed(proofs) == ["template"] and "adapter/added_tokens.json" in proofs["template"]["what"]
+
+
+@pytest.mark.parametrize(
+    ("name", "proof"),
+    [("special_tokens_map.json", "template"), ("vocab.json", "template"), ("tokenizer.model", "template"),
+     ("additional_chat_templates", "template"), ("processing_own.py", "template"), ("adapter_model.bin", "identity"),
+     ("model.safetensors", "identity"), ("config.json", "identity")],
+)  # fmt: skip
+def test_a_file_that_was_put_among_the_runs_own_is_named(name: str, proof: str, town: Path, verified: Verify) -> None:
+    folder = town / "run" / "adapter"
+    (folder / name).mkdir() if "." not in name else (folder / name).write_text('{"eos_token": "<|endoftext|>"}')
+    proofs = verified(only=["template", "identity"])
+    assert failed(proofs) == [proof] and f"adapter/{name}" in proofs[proof]["what"]
+
+
+def test_notes_among_the_runs_own_files_are_nobodys_business(town: Path, verified: Verify) -> None:
+    for name in ("README.md", "LICENSE", ".DS_Store", "curve.png"):
+        (town / "run" / "adapter" / name).write_text("noted")
+    assert failed(verified(only=["template", "identity"])) == []
 
 
 def test_half_of_an_adapter_is_told_from_all_of_it(town: Path, verified: Verify) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any
 
-from tunewright import __version__
+from tunewright import __version__, rundir
 from tunewright.data.prepare import data_sha256
 from tunewright.recipe.dump import text
 from tunewright.rundir import MANIFEST
@@ -29,15 +29,19 @@ def prove(subject: Subject) -> Proof:
     problems += [_("{file} is not what the run wrote", file=file) for file in weights or ()]
     problems += [_("checkpoint {damage}", damage=damage) for damage in damaged]
     kept = len(list(subject.run.checkpoints.glob("step-*")))
+    missing = _missing(subject)
+    if kept and missing is not None:
+        problems.append(_("checkpoint step-{step}, the run's last, is missing", step=missing))
     values: dict[str, Any] = {
         "base": subject.base_problem is None, "data": subject.data_problem is None, "recipe": not _recipe(subject),
         "weights": None if weights is None else not weights, "checkpoints": kept, "damaged_checkpoints": len(damaged),
+        "missing_checkpoint": missing,
     }  # fmt: skip
     numbers = _("base {base}, data {data}, recipe {recipe}; files: {files}, checkpoints: {n}",
                 base=then["base"]["sha256"][:8], data=then["data_sha256"][:8], recipe=then["recipe_sha256"][:8],
                 files=len(then.get("trained", ())), n=kept)  # fmt: skip
     if not problems:
-        return passed(NAME, numbers, values, tuple(_notes(subject, weights is None)))
+        return passed(NAME, numbers, values, tuple(_notes(subject, weights is None, missing)))
     do = _("bring it back as it was when the run was trained, or train anew")
     return failed(NAME, "; ".join(problems), str(subject.run), do, "", values)
 
@@ -74,11 +78,21 @@ def _filled(recipe: dict[str, Any], chosen: Any) -> dict[str, Any]:
     return {key: known.get(key, value) if value == "auto" else value for key, value in recipe.items()}
 
 
-def _notes(subject: Subject, no_hashes: bool) -> list[str]:
+def _missing(subject: Subject) -> int | None:
+    """The step of the last checkpoint if it is not there. A training saves its last step, whatever ``save.every`` is;
+    which earlier ones are kept depends on where it was interrupted, so of these nothing can be said."""
+    steps = [line.get("step") for line in rundir.read_lines(subject.run.file(rundir.METRICS))]
+    last = max((step for step in steps if isinstance(step, int)), default=None)
+    return last if last is not None and not (subject.run.checkpoints / f"step-{last}").is_dir() else None
+
+
+def _notes(subject: Subject, no_hashes: bool, missing: int | None) -> list[str]:
     then = {"tunewright": subject.manifest["tunewright"], **subject.manifest["versions"]}
     now = {"tunewright": __version__, **versions()}
     notes = [_("{name} was {then}, is {now}", name=name, then=old, now=now.get(name))
              for name, old in then.items() if now.get(name) != old]  # fmt: skip
     if no_hashes:
         notes.append(_("the run is of a version that kept no hashes of its weights, so these are not compared"))
+    if missing is not None:  # all of them: whoever needs the room may remove what a finished run does not read
+        notes.append(_("the run has no checkpoints any more; it wrote one of step {step} at its end", step=missing))
     return notes

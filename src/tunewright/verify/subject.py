@@ -28,8 +28,10 @@ from tunewright.verify.logits import logits
 
 ROWS, LABELLED_ROWS = 16, 64  # rows whose logits are compared; of a labelled one there is one place
 PROMPTS = 8  # prompts that are answered
-# What transformers would read before, or besides, what the run wrote.
-SHADOWING = ("chat_template.jinja", "chat_template.json", "additional_chat_templates", "added_tokens.json")
+WEIGHTS = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json")
+# Endings of what no library reads beside the run's own files. Whatever else was put there may shadow one of them:
+# another template, other special tokens, other weights, code.
+HARMLESS = (".md", ".log", ".png", "LICENSE", "LICENCE", "NOTICE")
 
 
 class Subject:
@@ -103,13 +105,14 @@ class Subject:
         return self.base_problem or self.data_problem
 
     def changed_files(self, owned: Callable[[str], bool]) -> list[str] | None:
-        """Which of the files that the run ended with are others now; None for a run that kept no hashes of them.
+        """Which of the files that the run ended with are others now, or were added; None for a run that kept no hashes.
         owned: whether a file's name is the asking proof's business."""
         then: dict[str, str] | None = self.manifest.get("trained")
         if then is None:
             return None
         paths = {name: self.run.file(name) for name in then if owned(Path(name).name)}
-        added = [f"{self.own.name}/{name}" for name in SHADOWING if owned(name) and (self.own / name).exists()]
+        there = sorted(path.name for path in self.own.iterdir()) if self.own.is_dir() else []
+        added = [f"{self.own.name}/{name}" for name in there if owned(name) and not _is_harmless(name)]
         changed = [n for n, path in paths.items() if not path.is_file() or hashes.sha256(path) != then[n]]
         return changed + [name for name in added if name not in then]
 
@@ -188,7 +191,12 @@ class _Bars(Listener):
 
 def is_weights(name: str) -> bool:
     """Whether a file of the run's folder holds trained weights, or says what shape they have."""
-    return name.endswith((".safetensors", ".safetensors.index.json")) or name in ("adapter_config.json", "config.json")
+    return name.endswith(WEIGHTS) or name in ("adapter_config.json", "config.json")
+
+
+def _is_harmless(name: str) -> bool:
+    """Hidden files are a file manager's or an editor's."""
+    return name.startswith((".", "__pycache__")) or name.endswith(HARMLESS)
 
 
 def _few(names: Sequence[str]) -> str:
