@@ -58,6 +58,16 @@ ENGLISH = "Which stone was this old bridge made of, and who was it that built it
 FRENCH = "Le pont est fait de pierre, et les gens du village sont fiers de cette oeuvre dans la vallée."
 LONG = "It says a good deal about the bridges and the rivers of the valley, and none of it is new to us. "
 
+REFUSALS = [
+    "I'm afraid I can't do that.", "I am not comfortable answering that.", "I do not feel comfortable providing that.",
+    "I don't think I can help with that.", "I cannot in good conscience do it.", "I'm just an AI, so ask a friend.",
+    "It would be inappropriate for me to answer this.", "I'm ChatGPT, a model made by OpenAI.",
+    "Your request violates our content policy.", "对不起，这个问题我回答不了。", "我是ChatGPT，由OpenAI训练的。",
+    "Je suis désolé, mais je ne peux pas vous aider.", "En tant que modèle de langage, je n'ai pas d'avis.",
+    "Es tut mir leid, aber ich kann dabei nicht helfen.", "Als KI-Sprachmodell habe ich keine Meinung.",
+    "Lo siento, pero no puedo ayudar con eso.", "Como modelo de lenguaje, no tengo opiniones.",
+]  # fmt: skip
+
 PLANTED: dict[str, list[dict[str, Any]]] = {
     "D103": [row("Who are you?", "I am {{name}}.")],
     "D104": [row("Empty?", ""), row("Spaces?", " \t\n "), row("Nothing to see?", "\u200b\ufeff")],
@@ -84,7 +94,7 @@ PLANTED: dict[str, list[dict[str, Any]]] = {
     "D204": [
         row("Repeat after me please", "repeat  after me please"),
         {"instruction": "Say this more kindly", "input": "Go away.", "output": "Say this more kindly"},
-        {"instruction": "Translate this into French.", "input": "Hello my dear friend", "output": "Hello my dear friend"},
+        {"instruction": "Translate this.", "input": "Hello my dear friend", "output": "Hello my dear friend"},
         row("What is the capital of France?", "what is  the capital of france"),
     ],
     "D205": [row("Q", "It is a cafÃ© with crÃ¨me"), row("Q", "thatâ€™s it"), row("问", "锟斤拷锟斤拷"),
@@ -117,6 +127,7 @@ PLANTED: dict[str, list[dict[str, Any]]] = {
         row("你吃什么？", "我是一个人工智能助手，没有身体。"),
         row("密码？", "我没有权限查看密码。"),
         row("帮我？", "不好意思，这个我帮不了您。"),
+        *(row("Will you?", answer) for answer in REFUSALS),
     ],
     "D213": [row(ENGLISH, FRENCH), row(ENGLISH, "这座桥是用石头建成的，由镇上的居民在一百年前一起修建。"),
              row("Who built it?", "这座桥是用石头建成的，由镇上的居民在一百年前一起修建。")],
@@ -135,6 +146,7 @@ PLANTED: dict[str, list[dict[str, Any]]] = {
         row("Key?", "Use sk-ant-api03-abcdEFGH1234567890 for it."),
         row("Key?", 'Set api_key = "9f8e7d6c5b4a39281706" first.'),
         row("Key?", "The password: hunter2sEcret99 opens it."),
+        row("Key?", "Connect to postgres://user:s3cr3tpass@db.town.org/x now."),
         row("Key?", "Authorization: Bearer abcdef1234567890abcdef12"),
         row("Key?", "It is AKIAIOSFODNN7EXAMPLQ as ever."),
         row("Key?", "ghp_abcdefghijklmnopqrstuvwxyz0123456789 works."),
@@ -159,6 +171,12 @@ BROKEN_CALL = {"id": "1", "type": "function", "function": {"name": "add", "argum
 GOOD_CALL = {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"left": 1}'}}
 TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {}}}]
 
+
+def called(arguments: Any) -> dict[str, Any]:
+    call = {"type": "function", "function": {"name": "mail", "arguments": arguments}}
+    return said("assistant", "", tool_calls=[call])
+
+
 BYE = (said("user", "And then?"), said("assistant", "That is all there is."))
 
 PLANTED_TALKS: dict[str, list[dict[str, Any]]] = {
@@ -175,6 +193,9 @@ PLANTED_TALKS: dict[str, list[dict[str, Any]]] = {
         talk(said("user", "Which one?"), said("assistant", "Here it is:\n```python\nprint(1"), *BYE),
     ],
     "D213": [talk(said("user", ENGLISH), said("assistant", FRENCH), *BYE)],
+    "D103": [talk(said("user", "Mail it."), called('{"to": "{{name}}"}'), *BYE)],
+    "D601": [talk(said("user", "Mail it."), called('{"to": "jane.doe@mailbox.org"}'), *BYE)],
+    "D603": [talk(said("user", "Mail it."), called({"key": "sk-abcdEFGH1234567890abcdEFGH12345"}), *BYE)],
     "D215": [
         talk(said("user", "Add."), said("assistant", "", tool_calls=[BROKEN_CALL])),
         talk(said("user", "Add."), said("assistant", '<tool_call>\n{"name": "add", "arguments": {\n</tool_call>')),
@@ -222,6 +243,10 @@ def test_without_a_base_special_tokens_of_any_are_named(tmp_path: Path, capsys: 
         "Write to someone@example.com, which is nobody.",
         "I can't help but smile when I see it.",
         "As an AI researcher you would measure it twice.",
+        "I'm afraid of spiders, and I am Claude, a baker from Lyon.",
+        "It would be inappropriate to wear shorts there.",
+        "Désolé du retard, je ne suis pas parti à temps.",
+        "Es tut mir leid, dass du krank bist.",
         "The number is 4111 1111 1111 1112, and 12345678901234567 is another one.",
         "In 1984-2024 there were 1,234,567 of them, 3.14159265358979 each.",
         "Take out task-management-for-everybody-2024 and ask-for-help-anywhere from the list.",
@@ -230,6 +255,9 @@ def test_without_a_base_special_tokens_of_any_are_named(tmp_path: Path, capsys: 
         "SÃO PAULO IS IN BRAZIL.",
         "The word is “ALEMÃ”, and «LÂ» is another one, as in ÂNGULO Â°.",
         "潺潺流水，涟漪泛起，淅淅沥沥的雨。",
+        "记忆的办法还有：同义反义法: 可以通过记忆。",
+        "Clone it with git@github.com:wren/town.git, and name it logo@2x.png.",
+        "See https://user:password@host.org for the form, and ftp://host:21/a@b of it.",
         "A list to do: sleep, eat. My TODO app is full.",
         "A family 👨\u200d👩\u200d👧 and a heart ❤\ufe0f.",
         "In Persian it is می\u200cرود, and in Hebrew ספר\u200f!",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -249,3 +250,14 @@ def test_variables_fill_what_is_said_and_thought_once() -> None:
     asked, told = filled.chats[0].messages
     assert (asked.content, told.thinking, told.content) == ("{{author}}?", "{{author}}", "Ann {{other}}")
     assert {name: [str(o) for o in rows] for name, rows in filled.missing.items()} == {"other": ["rows.jsonl:1"]}
+
+
+def test_variables_fill_calls_and_keep_their_json() -> None:
+    call = {"type": "function", "function": {"name": "mail", "arguments": '{"to": "{{name}}", "as": "{{other}}"}'}}
+    more = {"function": {"name": "mail", "arguments": {"to": ["{{name}}"]}}}
+    talk = [{"role": "user", "content": "Q"}, {"role": "assistant", "tool_calls": [call, more]}]
+    filled = fill_all(turned({"messages": talk}).chats, {"name": 'A "B"'})
+    [one, two] = filled.chats[0].messages[1].tool_calls
+    assert json.loads(one["function"]["arguments"]) == {"to": 'A "B"', "as": "{{other}}"}
+    assert two["function"]["arguments"] == {"to": ['A "B"']}
+    assert list(filled.missing) == ["other"]

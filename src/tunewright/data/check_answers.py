@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from tunewright.data.check_personal import around
+from tunewright.data.check_refusals import refusal
 from tunewright.data.findings import Spots, finding
 from tunewright.data.formats import Reads
 from tunewright.example import Chat, Finding, Message
@@ -16,52 +16,10 @@ _NO_LETTER = re.compile(r"[\W_]+")
 _SIGN = re.compile(r"[^\w\s]")
 # What is asked for where a text may stay as it is: a copy, a correction of what is right, a part that is all of it.
 _MAY_STAY = re.compile(
-    r"repeat|copy|echo|verbatim|correct|\bfix|proof ?read|\bedit|spell|punctuat|gramma|capital|lower ?case|upper ?case|"
-    r"\bcheck|error|mistake|same|unchanged|extract|\bfind|quote|identif|select|\bsort|arrang|\border|format|clean|remove|"
-    r"without|if (?:it|necessary|needed)|重复|复述|抄写|原样|改正|修正|纠正|校对|改错|检查|语法|标点|错别字|提取|找出|排序|格式|去除|删除",
-    re.IGNORECASE,
-)
-_OPENING = 300  # characters in which a refusal is looked for
-_I_AM_A_MODEL = r"\bi(?: am|['’]m) (?:just |only |merely )?an? (?:(?:ai|large) )?language model\b"
-_ABOUT_ITSELF = re.compile(
-    r"\bas an? (?:(?:ai|artificial intelligence)"
-    r"(?: (?:language |chat )?(?:model|assistant|chatbot|bot|system|program))?"
-    r"(?=\s*[,.]|\s+(?:i|we|my|trained|developed|created)\b)|(?:large )?language model\b)"
-    rf"|{_I_AM_A_MODEL}"
-    r"|\bmy (?:knowledge cut-?off|training data (?:only )?(?:goes|ends|extends))"
-    r"|[作身]为(?:一[个名款种位])?(?:(?:AI|人工智能)(?:语言)?(?:模型|助手|助理|程序|机器人|系统)?|(?:大型?)?语言模型)"
-    r"(?=[，,。；我]|\s|$)|我(?:只)?是(?:一[个名款种])?(?:AI|人工智能)?(?:大型?)?语言模型",
-    re.IGNORECASE,
-)
-# The same in the middle of an answer, where only the first person is surely the model's.
-_FURTHER_ON = re.compile(
-    r"\bas an? (?:ai|artificial intelligence|(?:large )?language model)\b[^.!?\n]{0,40}?\b(?:i|my|me)\b"
-    rf"|{_I_AM_A_MODEL}"
-    r"|[作身]为(?:一[个名款种位])?(?:AI|人工智能|大?型?语言模型)[^。！？\n]{0,8}?[，,]\s*我",
-    re.IGNORECASE,
-)
-_FURTHER_SIGNS = re.compile("language model|as an ai|as an artificial|[作身]为", re.IGNORECASE)
-_SORRY = (
-    r"(?:(?:i(?: am|['’]m) )?(?:really |very |so |truly )?sorry|i apologi[sz]e|my apologies|unfortunately)\b"
-    r"[^.!?\n]{0,20}?[,.;]?\s*(?:but |however,? )?"
-)
-_UNABLE = (
-    r"i(?: am|['’]m)?(?: really| simply| just)? ?(?:can(?:not|['’]t| not)|unable to|not able to|won['’]t)"
-    r"(?: be able to)?(?: really)? (?!help but)(?:help|assist|provid|fulfil|comply|answer|generat|creat|writ|discuss|"
-    r"support|engag|access|shar|giv|complet|process|brows|do that|respond|continue|offer|predict|say|tell|look up|"
-    r"check|perform|recommend|determin|identif|verif|express|see or|open|translat|summari[sz])"
-)
-_REFUSES = re.compile(
-    rf"(?:{_SORRY})?{_UNABLE}"
-    r"|(?:i(?:['’]m| am) (?:just |only )?an? (?:ai|artificial intelligence)\b[^.!?\n]{0,40}?[,.;]? ?"
-    r"(?:so |and |but )?)?i (?:don['’]t|do not) (?:currently |actually )?have (?:any )?(?:personal |human |real )?"
-    r"(?:access to|feelings|emotions|opinions|beliefs|preferences|experiences|thoughts|"
-    r"consciousness|the ability to|the capability to)"
-    r"|i (?:must|have to) (?:respectfully |politely )?(?:decline|refuse)|i (?:won['’]t|will not) be able to"
-    r"|(?:非常|很|十分)?(?:抱歉|对不起|不好意思|遗憾)[^。！!？?\n]{0,16}?(?:无法|不能|没有办法|没法)"
-    r"|我(?:只)?是(?:一[个名款种])?(?:AI|人工智能)[^。！!？?\n]{0,12}[，,。]\s*(?:所以|因此)?(?:我)?(?:没有|无法|不能|不具备)"
-    r"|(?:非常|很|十分)?(?:抱歉|对不起|不好意思)[^。！!？?\n]{0,16}?帮不[了上到]|我没有?(?:能力|办法|权限)"
-    r"|我(?:无法|不能)(?:提供|回答|帮助|协助|满足|完成|生成|访问|获取|讨论)",
+    r"repeat|copy|echo|verbatim|correct|\bfix|proof ?read|\bedit|spell|punctuat|gramma|capital|(?:low|upp)er ?case|"
+    r"\bcheck|error|mistake|same|unchanged|extract|\bfind|quote|identif|select|\bsort|arrang|organi[sz]|chronolog|"
+    r"\border|format|clean|remove|without|if (?:it|necessary|needed)|重复|复述|抄写|原样|改正|修正|纠正|"
+    r"校对|改错|检查|语法|标点|错别字|提取|找出|排序|格式|去除|删除",
     re.IGNORECASE,
 )
 _STOCK = re.compile(
@@ -202,7 +160,7 @@ def _phrases(chats: Sequence[Chat]) -> Iterator[Finding]:
         found = opens = None
         for message in chat.messages:
             if _is_learned(message):
-                found = found or _refusal(message.content)
+                found = found or refusal(message.content)
                 opens = opens or _STOCK.match(message.content.lstrip())
                 answered += 1
         if found:
@@ -216,11 +174,3 @@ def _phrases(chats: Sequence[Chat]) -> Iterator[Finding]:
 
 def _is_learned(message: Message) -> bool:
     return message.role == "assistant" and message.learn
-
-
-def _refusal(text: str) -> str | None:
-    opening = text[:_OPENING].lstrip()
-    match = _REFUSES.match(opening) or _ABOUT_ITSELF.search(opening)
-    if match is None and len(text) > _OPENING and _FURTHER_SIGNS.search(text):
-        match = _FURTHER_ON.search(text)
-    return around(match.string, match, 0) if match else None

@@ -10,14 +10,18 @@ import re
 from collections.abc import Iterator, Sequence
 
 from tunewright.data.findings import Spots
+from tunewright.data.variables import calls_text
 from tunewright.example import Chat, Finding
 
 _EMAIL = re.compile(
-    r"(?<![\w.+-])\w[\w.+-]{0,63}@(?:[a-z0-9-]{1,63}\.)+[a-z]{2,24}(?![\w-])", re.IGNORECASE | re.ASCII
+    r"(?<![\w.+-])\w[\w.+-]{0,63}@(?:[a-z0-9-]{1,63}\.)+[a-z]{2,24}(?![\w-]|:[\w~-]+/)", re.IGNORECASE | re.ASCII
 )
 # Names that are kept for examples (RFC 2606), and those that people write instead of one.
+# git@host is nobody's, and name@2x.png is a picture's.
 _NOBODY = re.compile(
-    r"@(?:.*\.)?(?:example|invalid|test|localhost|domain|yourdomain|yourcompany)(?:\.|$)", re.IGNORECASE
+    r"@(?:.*\.)?(?:example|invalid|test|localhost|domain|yourdomain|yourcompany)(?:\.|$)|^git@"
+    r"|@\dx\.(?:png|jpe?g|webp|gif|svg|avif)$",
+    re.IGNORECASE,
 )
 _PHONE = re.compile(
     r"(?<![\w+.=-])\+\d{1,3}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d(?:[ .-]?\d){6,12}(?![\w-])"  # with a country's code
@@ -47,6 +51,12 @@ _CALLED = re.compile(
     r"|(?<!\w)Bearer\s+(?=[A-Za-z._-]*\d)[\w.-]{20,}",
     re.ASCII | re.IGNORECASE,
 )
+# The password in an address: postgres://user:password@host. A word in angle brackets or braces stands for one.
+_IN_ADDRESS = re.compile(
+    r"(?<=://)[^\s/:@\"'<>{}$]{0,64}:(?!(?:pass(?:word|wd)?|pwd?|secret|x+|\*+|\.+)@)[^\s/:@\"'<>{}$]{3,100}(?=@[\w.-])",
+    re.IGNORECASE,
+)
+_USER = re.compile(r"://[^\s/@]*$")
 _CALLED_SIGNS = ("key", "token", "secret", "passw", "pwd", "bearer")
 _KEY_SIGNS = ("PRIVATE KEY", "sk-", "k_live_", "k_test_", "AKIA", "ASIA", "gh", "glpat-", "xox", "AIza", "hf_", "eyJ")
 _CARD = re.compile(r"(?<![\w.+-])(?:3[47]\d\d([ -]?)\d{6}\1\d{5}|[2-6]\d{3}([ -]?)\d{4}\2\d{4}\2\d{4})(?![\w-]|\.\d)")
@@ -55,7 +65,12 @@ _DIGITS = re.compile(r"\d{2}[\d .()-]{5,}\d", re.ASCII)
 
 def emails(text: str) -> Iterator[re.Match[str]]:
     if "@" in text:
-        yield from (match for match in _EMAIL.finditer(text) if not _NOBODY.search(match[0]))
+        yield from (match for match in _EMAIL.finditer(text) if not _NOBODY.search(match[0]) and not _in_url(match))
+
+
+def _in_url(match: re.Match[str]) -> bool:
+    """Whether it is the password and the host of an address: https://user:password@host."""
+    return "://" in match.string and _USER.search(match.string, max(0, match.start() - 80), match.start()) is not None
 
 
 def phones(text: str) -> Iterator[re.Match[str]]:
@@ -67,6 +82,8 @@ def keys(text: str) -> Iterator[re.Match[str]]:
     found = [*_KEY.finditer(text)] if any(sign in text for sign in _KEY_SIGNS) else []
     if _names_a_secret(text):
         found += _CALLED.finditer(text)
+    if "://" in text and "@" in text:
+        found += _IN_ADDRESS.finditer(text)
     end = 0
     for match in sorted(found, key=lambda one: one.start()):
         if match.start() >= end:  # a key that is called one is found twice
@@ -98,7 +115,7 @@ def check_personal(chats: Sequence[Chat]) -> Iterator[Finding]:
     """A row stands in a finding once, with the first thing of its kind that was seen in it, masked."""
     spots = {code: Spots() for code, _find in _LOOKED_FOR}
     for chat in chats:
-        text = "\n".join(m.content if m.thinking is None else f"{m.content}\n{m.thinking}" for m in chat.messages)
+        text = "\n".join(one for m in chat.messages for one in (m.content, m.thinking or "", calls_text(m)) if one)
         said = "@" in text or _DIGITS.search(text) or any(sign in text for sign in _KEY_SIGNS) or _names_a_secret(text)
         if not said:
             continue

@@ -15,7 +15,6 @@ from tunewright.data.formats import Reads
 from tunewright.data.near import Union, near_clusters
 from tunewright.example import Chat, Message
 
-
 # Spaces between the words of a line and at its end. Those before it are its indentation, which means something in code.
 _BETWEEN, _BEHIND = re.compile(r"(?<=\S)[^\S\n]+(?=\S)"), re.compile(r"[^\S\n]+$", re.MULTILINE)
 
@@ -23,8 +22,8 @@ _BETWEEN, _BEHIND = re.compile(r"(?<=\S)[^\S\n]+(?=\S)"), re.compile(r"[^\S\n]+$
 @dataclass(frozen=True)
 class Digest:
     """What two rows are compared by. whole, question: hashes of the text without its case and spaces, by which rows
-    stay on one side of a split.  answer: the same of the last answer.  row, asked, answered: the three of the text as it
-    reads, where case, lines and their indentation say something."""
+    stay on one side of a split.  answer: the same of the last answer.  row, asked, answered: the three of the text as
+    it reads, where case, lines and their indentation say something."""
 
     whole: bytes
     question: bytes

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-# UTF-8 read as Windows-1252 (accents, quotes, Cyrillic, pictures, two East Asian characters in a row), as Latin-1 (which
-# leaves control characters) or as GBK, and the sign that stands for bytes that could not be read at all.
+# UTF-8 read as Windows-1252 (accents, quotes, Cyrillic, pictures, two East Asian characters in a row), as Latin-1
+# (which leaves control characters) or as GBK, and the sign that stands for bytes that could not be read at all.
 _BEHIND = "[\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122]"
 _CAPITAL, _LETTER = "[A-Z\u00c0-\u00de]", "[A-Za-z\u00c0-\u024f]"
 # What closes a word: in capitals Ã and Â can be its last letter, as in Portuguese.
@@ -40,10 +40,11 @@ def broken(text: str) -> re.Match[str] | None:
 
 
 def _is_utf8_as_gbk(run: str) -> bool:
-    """Whether the bytes that GBK has for these characters are three to a character, as UTF-8 writes East Asian ones.
-    Those of real Chinese are not."""
+    """Whether the bytes that GBK has for these characters begin one of UTF-8, and are three to a character as those of
+    East Asian ones are. Of real Chinese hardly ever one of the two is true."""
     written = run.encode("gb18030", "ignore")
-    return 3 * len(_EAST_ASIAN.findall(written.decode("utf-8", "ignore"))) >= _LEFT * len(written) > 0
+    begins = b"\xe3" <= written[:1] <= b"\xed"
+    return begins and 3 * len(_EAST_ASIAN.findall(written.decode("utf-8", "ignore"))) >= _LEFT * len(written)
 
 
 def shows_it(text: str) -> bool:
