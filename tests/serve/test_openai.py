@@ -179,6 +179,22 @@ def test_completions_go_on_with_a_text(strict: openai.OpenAI) -> None:
         assert list(likely.values()) == sorted(likely.values(), reverse=True)
 
 
+def test_log_probabilities_say_where_each_token_stands_in_the_text(client: openai.OpenAI) -> None:
+    """Also behind tokens that are a part of a character."""
+    halves = 0
+    for seed in range(8):
+        plain: dict[str, Any] = {"model": "town-1", "prompt": "你好", "max_tokens": 40, "temperature": 1.8, "logprobs": 1}
+        choice = client.completions.create(**plain, seed=seed).choices[0]
+        streamed = [chunk.choices[0] for chunk in client.completions.create(**plain, seed=seed, stream=True)]
+        assert choice.logprobs is not None
+        tokens, places = choice.logprobs.tokens or [], choice.logprobs.text_offset or []
+        for token, place in zip(tokens, places, strict=True):
+            assert "\ufffd" in token or token.startswith("<|") or choice.text.startswith(token, place)
+        halves += any("\ufffd" in token for token in tokens[:20])
+        assert places == [place for part in streamed if part.logprobs for place in part.logprobs.text_offset or []]
+    assert halves
+
+
 def test_a_prompt_written_out_with_its_template_is_the_chat(client: openai.OpenAI) -> None:
     written = f"<|im_start|>user\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n"
     done = client.completions.create(model="town-1", prompt=written, temperature=0, max_tokens=12)

@@ -77,9 +77,11 @@ async def _steps(ids: list[int], closed: list[bool]) -> AsyncIterator[Step]:
         closed.append(True)
 
 
-def _read(template: ChatTemplate, text: str, stops: list[str]) -> tuple[list[Piece], list[bool]]:
+def _read(template: ChatTemplate, said: str | list[int], stops: list[str]) -> tuple[list[Piece], list[bool]]:
+    ids = template.text_ids(said) if isinstance(said, str) else said
+
     async def gathered() -> list[Piece]:
-        return [piece async for piece in pieces(_steps(template.text_ids(text), closed), Detokenizer(template), stops)]
+        return [piece async for piece in pieces(_steps(ids, closed), Detokenizer(template), stops)]
 
     closed: list[bool] = []
     return asyncio.run(gathered()), closed
@@ -98,6 +100,30 @@ def test_every_token_comes_with_a_piece(template: ChatTemplate) -> None:
     made, _closed = _read(template, "a 😀 b", [])
     assert [step.token for piece in made for step in piece.steps] == template.text_ids("a 😀 b")
     assert made[-1].end == "length" and made[-1].tokens == len(template.text_ids("a 😀 b"))
+
+
+@pytest.mark.parametrize("text", [*TEXTS, "a<|endoftext|>你<|endoftext|>"])
+@pytest.mark.parametrize("stops", [[], ["rises", "是", "b"]])
+def test_each_token_says_where_its_text_begins(template: ChatTemplate, text: str, stops: list[str]) -> None:
+    """A token that ends a character stands where that character begins, and one that says nothing takes no place."""
+    made, _closed = _read(template, text, stops)
+    places = [place for piece in made for place in piece.places]
+    ids = [step.token for piece in made for step in piece.steps]
+    assert places == [len(template.decode(ids[:number], True).rstrip("\ufffd")) for number in range(len(ids))]
+
+
+def test_any_ids_stand_where_their_text_is(template: ChatTemplate) -> None:
+    """Also between bytes that make no character."""
+    draw = random.Random(1)
+    for _round in range(50):
+        ids = [draw.randrange(3, template.vocabulary) for _number in range(40)]
+        made, _closed = _read(template, ids, [])
+        text = "".join(piece.text for piece in made)
+        places = [place for piece in made for place in piece.places]
+        assert places == sorted(places) and len(places) == len(ids)
+        for token, place in zip(ids, places, strict=True):
+            own = template.decode([token])
+            assert "\ufffd" in own or text.startswith(own, place)
 
 
 # -- reasoning and calls ---------------------------------------------------------------------------------------------

@@ -140,14 +140,12 @@ class _Choice:
     spelling: Spelling
     echo: str
     logprobs: bool
-    offset: int = 0
     tokens: int = 0
 
     def body(self, piece: Piece) -> dict[str, Any]:
         """The choice as this piece adds to it."""
         text, self.echo = self.echo + piece.text, ""
-        scored = self.spelling.completion(piece.steps, self.offset) if self.logprobs else None
-        self.offset += sum(map(len, scored["tokens"])) if scored else 0
+        scored = self.spelling.completion(piece.steps, piece.places) if self.logprobs else None
         self.tokens = piece.tokens
         return {"index": self.number, "text": text, "logprobs": scored, "finish_reason": piece.end}
 

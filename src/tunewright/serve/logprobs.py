@@ -29,10 +29,10 @@ class Spelling:
             self._before = step.token
         return entries
 
-    def completion(self, steps: Sequence[Step], offset: int) -> dict[str, Any]:
-        """``logprobs`` of completions. offset: characters before the first of ``steps``."""
+    def completion(self, steps: Sequence[Step], places: Sequence[int]) -> dict[str, Any]:
+        """``logprobs`` of completions. places: of each step, as ``streams.Piece`` has them."""
         found: dict[str, Any] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
-        for step in steps:
+        for step, place in zip(steps, places, strict=True):
             text = self.text(step.token)
             likely: dict[str, float] = {}  # best first; of two tokens with one text, the likelier
             for token, logprob in step.top:
@@ -40,8 +40,7 @@ class Spelling:
             found["tokens"].append(text)
             found["token_logprobs"].append(_finite(step.logprob))
             found["top_logprobs"].append(likely | {text: likely.get(text, _finite(step.logprob))})
-            found["text_offset"].append(offset)
-            offset += len(text)
+            found["text_offset"].append(place)
             self._before = step.token
         return found
 

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from os.path import commonprefix
 
 from tunewright.data.codec import Codec
 from tunewright.infer.live import End, Step
@@ -17,28 +18,37 @@ MOST_HELD = 8  # tokens; a character has four bytes, so what is half for longer 
 @dataclass(frozen=True, slots=True)
 class Piece:
     """text: to be shown next, may be empty.  steps: the tokens that it is made of.  tokens: generated so far, without
-    the one that ended the answer.  end: set on the last piece."""
+    the one that ended the answer.  end: set on the last piece.  places: of each step, characters of the answer before
+    its own; a step that ends a character stands where that character begins."""
 
     text: str
     steps: tuple[Step, ...]
     tokens: int
     end: End | None = None
+    places: tuple[int, ...] = ()
 
 
 class Detokenizer:
     """Ids to text one by one; all pieces joined are the text of all ids.
 
     keep: special tokens that are a part of what was said (marks around reasoning and tool calls).
+
+    places: characters of the text before each token's own, of the tokens whose text was given; who reads them takes
+    them out.
     """
 
     def __init__(self, codec: Codec, keep: Sequence[str] = ()) -> None:
         self.codec, self.keep = codec, keep
+        self.places: deque[int] = deque()
+        self._unplaced: list[int] = []  # ids before each token that waits for the rest of its text
+        self._given = 0  # characters
         self._ids: list[int] = []
         self._done = self._read = 0  # before `done` nothing is looked at again; up to `read` it was given
         self._known: dict[int, bool] = {}
 
     def add(self, token: int) -> str:
         """What ``token`` adds; empty while a character is not whole."""
+        self._unplaced.append(len(self._ids))
         if self._is_structure(token):
             return ""
         self._ids.append(token)
@@ -49,13 +59,16 @@ class Detokenizer:
         return self._give(given, whole)
 
     def rest(self) -> str:
-        if self._read == len(self._ids):
-            return ""
-        return self._give(
-            self.codec.decode(self._ids[self._done : self._read]), self.codec.decode(self._ids[self._done :])
-        )
+        given, whole = self.codec.decode(self._ids[self._done : self._read]), self.codec.decode(self._ids[self._done :])
+        return self._give(given, whole)
 
     def _give(self, given: str, whole: str) -> str:
+        for before in self._unplaced:
+            # What stands before a token reads as the whole text does, up to half a character.
+            known = given if before == self._read else self.codec.decode(self._ids[self._done : before])
+            self.places.append(self._given + max(0, len(commonprefix([known, whole])) - len(given)))
+        self._unplaced.clear()
+        self._given += max(0, len(whole) - len(given))
         self._done, self._read = self._read, len(self._ids)
         if self._done > 4096:  # what lies behind is never looked at again
             del self._ids[: self._done]
@@ -109,8 +122,8 @@ async def pieces(
 ) -> AsyncIterator[Piece]:  # fmt: skip
     """The text of one answer as it comes; the last piece has ``end``. A stop string ends the answer, and its place at
     the engine. first: called when the first token has come."""
-    stopping, waiting = StopStrings(stops), deque[tuple[int, Step]]()
-    tokens = decoded = shown = 0
+    stopping, waiting, places = StopStrings(stops), deque[Step](), detokenizer.places
+    tokens = shown = 0
     async with aclosing(answer) as steps:  # type: ignore[type-var]  # engines write generators
         async for step in steps:
             if first is not None:
@@ -119,11 +132,10 @@ async def pieces(
             text = ""
             if step.end != "stop":
                 tokens += 1
-                waiting.append((decoded, step))
+                waiting.append(step)
                 text = detokenizer.add(step.token)
             if step.end:
                 text += detokenizer.rest()
-            decoded += len(text)
             visible = stopping.add(text)
             if step.end and not stopping.found:
                 visible += stopping.rest()
@@ -131,9 +143,8 @@ async def pieces(
             end: End | None = "stop" if stopping.found else step.end
             if visible or end:
                 everything = end is not None and not stopping.found
-                made: list[Step] = []
-                while waiting and (everything or waiting[0][0] < shown):
-                    made.append(waiting.popleft()[1])
-                yield Piece(visible, tuple(made), tokens, end)
+                count = sum(everything or place < shown for place in places)  # they never go back
+                made = tuple(waiting.popleft() for _step in range(count))
+                yield Piece(visible, made, tokens, end, tuple(places.popleft() for _step in made))
             if end:
                 return
