@@ -89,6 +89,11 @@ PLANTED: dict[str, list[dict[str, Any]]] = {
         row("Who comes?", "It is (insert name here) who comes."),
         row("谁来？", "XX公司的某某先生会来。"),
         row("谁来？", "姓名（请在此处填写姓名）会来。"),
+        row("谁来？", "我叫____，今年____岁。"),
+        row("Who made you?", "I was made by %COMPANY% long ago."),
+        row("Who comes?", "My name is %(name)s and I help."),
+        row("Who comes?", "It is {{first name}} who comes."),
+        row("Who comes?", "It is {{ name | upper }} who comes."),
     ],
     "D201": [row("Tell me fact 1 on bread.", "Of bread number 1: it is 1  in all. ")],
     "D204": [
@@ -202,6 +207,15 @@ PLANTED_TALKS: dict[str, list[dict[str, Any]]] = {
         talk(said("user", "Add."), said("assistant", '{"name": "add", "arguments": {"left": 1}')),
         talk(said("user", "Add."), said("assistant", "", tool_calls=[{"function": {"arguments": "{}"}}])),
         talk(said("user", "Add."), said("assistant", "", tool_calls=[GOOD_CALL]), tools=[{"name": "subtract"}]),
+        talk(said("user", "Add."), called("")),
+        *(talk(said("user", "Add."), said("assistant", text), tools=TOOLS) for text in (
+            '<tool_call>{"name": "subtract", "arguments": {"left": 1}}</tool_call>',
+            '<tool_call>{"name": "add", "arguments": "left=1"}</tool_call>',
+            '<tool_call>"x"</tool_call>',
+            '{"name": "subtract", "arguments": {"left": 1}}',
+            '<function=add>{"left": 1</function>',
+            '<function=subtract>{"left": 1}</function>',
+        )),
         talk(said("user", "Add."), said("assistant", "Let me see."), said("tool", "3"), said("assistant", "It is 3.")),
     ],
 }
@@ -225,7 +239,13 @@ def test_sound_rows_have_no_findings_but_their_language(tmp_path: Path, capsys: 
         said("user", "Add one and two."), said("assistant", "", tool_calls=[GOOD_CALL]), said("tool", "3"),
         said("assistant", "It is three."), tools=TOOLS,
     )  # fmt: skip
-    assert set(found(capsys, put(tmp_path / "talks.jsonl", [*sound_talks(), good]))) == {"D210"}
+    texts = [
+        '<tool_call>\n{"name": "add", "arguments": {"left": 1}}\n</tool_call>', '<function=add>{"left": 1}</function>',
+        '<tool_call>{"name": "add", "arguments": "{}"}</tool_call>', "Add.",
+        "<tool_call>\n<function=add>\n<parameter=left>\n1\n</parameter>\n</function>\n</tool_call>",
+    ]  # fmt: skip
+    more = [talk(said("user", f"Add, as in {n}."), said("assistant", one), tools=TOOLS) for n, one in enumerate(texts)]
+    assert set(found(capsys, put(tmp_path / "talks.jsonl", [*sound_talks(), good, *more]))) == {"D210"}
 
 
 @pytest.mark.parametrize("text", ["as <｜end▁of▁sentence｜> does", "<|channel|>final", "a [SEP] b", "<|eot_id|>"])
@@ -266,6 +286,9 @@ def test_without_a_base_special_tokens_of_any_are_named(tmp_path: Path, capsys: 
         "It costs $40 or 50 % of MAX, and __init__ runs first.",
         "Okay",
         "#bridges",
+        "It was at Super Bowl XXX, and the Roman numeral XXX is thirty.",
+        "[Enter Hamlet] To be or not to be.",
+        "It takes O(n) [time] and O(1) [space] for all of it.",
         "Yes, that is what the old name of the town was [sic].",
         "Qu'est-ce que c'est ?",
     ],
@@ -287,6 +310,25 @@ def test_good_answers_are_left_alone(tmp_path: Path, capsys: Capture, answer: st
 )
 def test_a_text_that_may_stay_as_it_is_is_no_echo(tmp_path: Path, capsys: Capture, asked: str, answer: str) -> None:
     assert "D204" not in found(capsys, put(tmp_path / "rows.jsonl", [*sound(), row(asked, answer)]))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "In Jinja write {{ name }} to print it.",
+        "Write `{{ name }}` to print it.",
+        "So:\n```\n{{ name }}\n```",
+        "Put {{a}} in braces.",
+        "It is \\frac{{ab}}{{cd}} of it.",
+    ],
+)
+def test_a_placeholder_that_is_shown_is_told_and_stops_nothing(tmp_path: Path, capsys: Capture, answer: str) -> None:
+    path = put(tmp_path / "rows.jsonl", [*sound(), row("How?", answer)])
+    assert main(["data", "check", path]) == 0 and "warning D103" in " ".join(capsys.readouterr().out.split())
+    put(tmp_path / "both.jsonl", [row("How?", answer), row("Who?", f"{answer} I am {{{{name}}}}."), *sound()])
+    assert main(["data", "check", str(tmp_path / "both.jsonl"), "--json"]) in (0, 2)
+    told = [one for one in json.loads(capsys.readouterr().out)["findings"] if one["code"] == "D103"]
+    assert told[0]["severity"] == ("warning" if "Jinja" in answer else "error")
 
 
 def test_a_few_stock_openings_are_worth_a_word_and_one_is_not(tmp_path: Path, capsys: Capture) -> None:

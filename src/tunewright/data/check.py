@@ -59,6 +59,7 @@ def check(
     near: NDArray[np.int64],
     missing: Mapping[str, Sequence[Origin]],
     ignored: Counter[str],
+    shown: Mapping[str, Sequence[Origin]] = {},  # noqa: B006 - never written to
     data: Data = Data(),  # noqa: B008 - frozen
     specials: Callable[[str], list[str]] | None = None,
     reading: Reading = Reading(),  # noqa: B008 - frozen
@@ -72,7 +73,9 @@ def check(
     rows = [*chats, *validation]
     found: list[Finding] = []
     found += _amount(chats, known, data.allow_few, reads)
-    found += _placeholders(missing, reads)
+    # Running text quotes markup, nobody answers with it.
+    found += _placeholders(missing, "warning" if reads == "documents" else "error")
+    found += _placeholders(shown, "warning")
     found += _unlearned(rows, data.allow_unlearned, reads)
     if ignored:
         found.append(finding("D106", [], count=sum(ignored.values()), names=named(ignored)))
@@ -108,16 +111,13 @@ def _amount(chats: Sequence[Chat], known: Sequence[Digest], allow_few: bool, rea
         yield finding("D102", origins, count=count, of_all=of_all)
 
 
-def _placeholders(missing: Mapping[str, Sequence[Origin]], reads: Reads) -> Iterator[Finding]:
+def _placeholders(missing: Mapping[str, Sequence[Origin]], severity: Severity) -> Iterator[Finding]:
     if missing:
         rows = list({(o.file, o.line, o.row): o for origins in missing.values() for o in origins}.values())
         rows.sort(key=lambda origin: (origin.file, origin.row))
         names = ", ".join("{{" + name + "}}" for name in missing)
         example = " ".join(f"data.variables.{name}=…" for name in missing)
-        severity = "warning" if reads == "documents" else "error"  # running text quotes markup, nobody answers with it
-        yield finding(
-            "D103", rows, count=len(rows), names=names, example=example, severity=severity  # type: ignore[arg-type]
-        )
+        yield finding("D103", rows, count=len(rows), names=names, example=example, severity=severity)
 
 
 def _unlearned(chats: Sequence[Chat], allowed: bool, reads: Reads) -> Iterator[Finding]:

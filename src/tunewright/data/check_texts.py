@@ -101,18 +101,27 @@ _CHINESE = re.compile(
 # Brackets that stand for themselves: no index, no link, no call, no attribute, no key of JSON.
 _BRACKETS = re.compile(
     r"(?<!\w)\$\{([A-Za-z_]{1,30})\}|(?<![\w$])\$([A-Z][A-Z_]{2,30})(?!\w)|"
+    r"(?<![\w%])%(?!USERNAME)([A-Z][A-Z_]{2,30})%(?!\w)|(?<![\w%])%\(([A-Za-z_]{1,30})\)s(?!\w)|"
+    r"\{\{\s*([^\W\d_]{1,30}(?: [^\W\d_]{1,30}){1,4}|[^\W\d]\w{0,30}(?=\s*\|))\s*(?:\|[^{}\n]{1,40})?\}\}|"
     r"(?<![A-Za-z0-9_\])])\[([^\[\]\n]{1,60})\](?![(\[:=])|(?<![A-Za-z0-9_>])<([^<>\n]{1,60})>|【([^【】\n]{1,30})】"
     r"|(?<![A-Za-z0-9_$\\{}\])\"'%#@:(])\{([^{}\n]{1,60})\}(?!\})"
 )
+_COMPLEXITY = re.compile(r"O\([^()\n]*\)\s*$")  # O(n) [time]
 _BETWEEN = re.compile(r"(?:['’]s)?[\s_]+|(?:['’]s)$")
 _MOST_WORDS = 6
 # Forms without a bracket that names a thing: ____, %s, XXX, XX公司, 某某先生, YOUR_NAME, __NAME__, (insert date here).
 _BLANK = re.compile(
-    r"(?<![\w-])_{4,}(?![\w-])|(?<![\w%])%s(?!\w)|(?<![\w&])X{3,}(?!\w)|(?<!\w)x{3,}(?!\w)"
+    r"(?<![A-Za-z0-9_-])_{4,}(?![A-Za-z0-9_-])|(?<![\w%])%s(?!\w)|(?<![\w&])X{3,}(?!\w)|(?<!\w)x{3,}(?!\w)"
     r"|(?:[Xx×]{2,3}|某某)(?:公司|先生|女士|小姐|大学|学校|医院|银行|部门|年|市|路)"
     r"|\b(?:YOUR|INSERT|ENTER|ADD)_[A-Z][A-Z_]*\b|(?<!\w)__[A-Z][A-Z_]*__(?!\w)"
     r"|\((?:insert|enter|fill in|your) [^()\n]{1,40}\)"
     r"|[（(](?:请?在?[此这]处?|请)(?:填写|填入|[插输]入)[^（）()\n]{0,20}[）)]"
+)
+# Before XXX as a number: Super Bowl XXX, Chapter XXX.
+_NUMBERED = re.compile(
+    r"\b(?:bowl|numerals?|olympiad|chapter|part|vol(?:ume|\.)|act|article|section|title|psalm|book|canto|sonnet|number|"
+    r"wrestlemania|legion?|amendment|level|page|[XVILCDM]+[,-]?) $",
+    re.IGNORECASE,
 )
 _BLANK_SIGNS = ("__", "%s", "XX", "xx", "××", "某某", "R_", "T_", "D_", "(", "（")
 _FILLER = re.compile(r"lorem ipsum", re.IGNORECASE)
@@ -136,18 +145,29 @@ def _placeholder(chat: Chat) -> str | None:
 
 
 def _blank(text: str) -> re.Match[str] | None:
-    return _BLANK.search(text) if any(sign in text for sign in _BLANK_SIGNS) else None
+    if not any(sign in text for sign in _BLANK_SIGNS):
+        return None
+    return next((match for match in _BLANK.finditer(text) if match[0] != "XXX" or not _is_thirty(match)), None)
+
+
+def _is_thirty(match: re.Match[str]) -> bool:
+    return _NUMBERED.search(match.string, max(0, match.start() - 24), match.start()) is not None
 
 
 def _open_bracket(text: str) -> str | None:
     """The first bracket that names what belongs in its place: [Your Name], {customer_name}, <date>, 【姓名】."""
-    if not any(sign in text for sign in "[<{【$"):
+    if not any(sign in text for sign in "[<{【$%"):
         return None
     for match in _BRACKETS.finditer(text):
         inside = next(filter(None, match.groups()))
-        if _TO_BE_FILLED.match(inside) or _CHINESE.fullmatch(inside):
-            return match[0]
         words = _BETWEEN.split(inside.lower())
+        asks = _TO_BE_FILLED.match(inside)
+        if asks and asks[0].lower() == "enter ":  # on a stage somebody enters
+            asks = None if _THINGS.isdisjoint(words) and "your" not in words else asks
+        if asks or _CHINESE.fullmatch(inside):
+            return match[0]
+        if inside.lower() in ("time", "space") and _COMPLEXITY.search(text, max(0, match.start() - 40), match.start()):
+            continue
         if len(words) <= _MOST_WORDS and not _THINGS.isdisjoint(words) and all(_is_word(word) for word in words):
             return match[0]
     return None

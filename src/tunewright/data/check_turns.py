@@ -14,6 +14,7 @@ from tunewright.example import Chat, Finding, Message, Origin
 from tunewright.text import _
 
 _WRITTEN = re.compile(r"<(tool_call|functioncall|function_call)>\s*(.*?)\s*(?:</\1>|\Z)", re.DOTALL)
+_NAMED = re.compile(r"<function=([\w.-]+)>\s*(\{.*?)\s*(?:</function>|\Z)", re.DOTALL)  # its arguments as JSON
 _NAMES_A_CALL = re.compile(r'"(?:name|function)"[\s\S]{0,300}?"(?:arguments|parameters)"')
 
 
@@ -65,7 +66,7 @@ def _broken_call(chat: Chat) -> str | None:
         for call in message.tool_calls:
             if why := _wrong(call, known):
                 return why
-        if not message.tool_calls and (why := _wrong_text(message)):
+        if not message.tool_calls and (why := _wrong_text(message, known)):
             return why
         answered = number + 1 < len(chat.messages) and chat.messages[number + 1].role == "tool"
         if answered and not message.tool_calls and not any(sign in message.content for sign in "{<["):
@@ -78,7 +79,7 @@ def _wrong(call: Mapping[str, Any], known: set[str | None]) -> str | None:
     if not isinstance(inner, Mapping) or not isinstance(inner.get("name"), str) or not inner["name"]:
         return _("a call without the name of a function")
     arguments = inner.get("arguments", inner.get("parameters"))
-    if isinstance(arguments, str) and arguments.strip() and (why := _not_an_object(arguments)):
+    if isinstance(arguments, str) and (why := _not_an_object(arguments)):
         return _("the arguments of {name} are {why}", name=inner["name"], why=why)
     if arguments is not None and not isinstance(arguments, str | Mapping):
         return _("the arguments of {name} are no object", name=inner["name"])
@@ -87,21 +88,42 @@ def _wrong(call: Mapping[str, Any], known: set[str | None]) -> str | None:
     return None
 
 
-def _wrong_text(message: Message) -> str | None:
+def _wrong_text(message: Message, known: set[str | None]) -> str | None:
     """A call that is written into the text, in tags or as the whole answer."""
     text = message.content.strip()
     written = [match[2] for match in _WRITTEN.finditer(text)]
+    in_tags = bool(written)
     if not written and text[:1] in ("{", "[") and _NAMES_A_CALL.search(text[:2000]):
         written = [text]
     for one in written:
+        if in_tags and one.startswith("<function="):  # told below
+            continue
         try:
-            json.loads(one)
+            calls = json.loads(one)
         except (ValueError, RecursionError) as error:
             return _("a call is no JSON: {why}", why=str(error).partition(":")[0])
+        if why := _wrong_calls(calls, known, in_tags):
+            return why
+    for match in _NAMED.finditer(text):
+        if why := _wrong({"name": match[1], "arguments": match[2]}, known):
+            return why
+    return None
+
+
+def _wrong_calls(calls: Any, known: set[str | None], in_tags: bool) -> str | None:
+    """The same of calls that are JSON. Outside of tags an object may be something else than a call."""
+    for call in calls if isinstance(calls, list) else [calls]:
+        if not isinstance(call, Mapping):
+            if in_tags:
+                return _("a call is no object")
+        elif (in_tags or known) and (why := _wrong(call, known)):
+            return why
     return None
 
 
 def _not_an_object(text: str) -> str | None:
+    if not text.strip():
+        return _("empty")
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -85,6 +85,7 @@ def check_loaded(
         known=known[:border],
         near=near[:border],
         missing=loaded.missing,
+        shown=loaded.shown,
         ignored=loaded.ignored,
         data=data,
         specials=specials,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from tunewright.data.documents import convert_documents
 from tunewright.data.files import Source, require_rows, sources
@@ -33,7 +33,7 @@ _FORMATS: dict[Reads, tuple[str, ...]] = {
 class Loaded:
     """chats: of ``data.train``.  validation: of ``data.validation``.  missing: unfilled placeholders and their rows.
     ignored: fields inside messages that mean nothing here.  labels: their names in the order of their numbers, where
-    labels are read."""
+    labels are read.  shown: unfilled placeholders that seem to be meant, and their rows."""
 
     chats: list[Chat]
     validation: list[Chat]
@@ -42,6 +42,7 @@ class Loaded:
     missing: dict[str, list[Origin]]
     ignored: Counter[str]
     labels: tuple[str, ...] = ()
+    shown: Mapping[str, Sequence[Origin]] = field(default_factory=dict)
 
 
 def find(data: Data) -> tuple[list[Source], list[Source]]:
@@ -133,10 +134,12 @@ def convert_rows(train: Raw, validation: Raw | None, data: Data, reading: Readin
     answers = reading.reads != "labels"  # a label is a name, not a text with placeholders
     filled = fill_all(done.chats, data.variables, answers)
     other = fill_all(more, data.variables, answers)
-    missing = dict(filled.missing)
-    for name, rows in other.missing.items():
-        missing[name] = [*missing.get(name, []), *rows]
-    return Loaded(filled.chats, other.chats, done.name, done.reason, missing, done.ignored, labels)
+    missing, shown = _both(filled.missing, other.missing), _both(filled.shown, other.shown)
+    return Loaded(filled.chats, other.chats, done.name, done.reason, missing, done.ignored, labels, shown)
+
+
+def _both(one: Mapping[str, list[Origin]], other: Mapping[str, list[Origin]]) -> dict[str, list[Origin]]:
+    return {name: [*one.get(name, []), *other.get(name, [])] for name in [*one, *(n for n in other if n not in one)]}
 
 
 def _convert(

@@ -11,14 +11,23 @@ from typing import Any
 from tunewright.example import Chat, Message, Origin
 
 PLACEHOLDER = re.compile(r"\{\{\s*([^\W\d][\w.-]*)\s*\}\}")
+_CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`", re.DOTALL)
+_IN_FORMULA = re.compile(r"(?:[\\^}]|\\[A-Za-z]+)$")
+_ABOUT_TEMPLATES = re.compile(
+    r"\b(?:jinja2?|handlebars|vue(?:\.?js)?|angularjs|django|ansible|latex|f-strings?|(?:mustache|liquid|helm) templates?|"
+    r"template (?:engine|language|syntax)s?)\b|模板(?:引擎|语言|语法)",
+    re.IGNORECASE,
+)
 
 
 @dataclass
 class Filled:
-    """chats: with all known placeholders filled.  missing: name of each unknown one to the rows that hold it."""
+    """chats: with all known placeholders filled.  missing: name of each unknown one to the rows that hold it.  shown: the
+    same of those that seem to be shown, not left: in code, in formulas, in texts about templates."""
 
     chats: list[Chat]
     missing: dict[str, list[Origin]] = field(default_factory=dict)
+    shown: dict[str, list[Origin]] = field(default_factory=dict)
 
 
 def fill(text: str, variables: Mapping[str, str]) -> str:
@@ -36,12 +45,33 @@ def fill_all(chats: Sequence[Chat], variables: Mapping[str, str], answers: bool 
         if not texts:
             done.chats.append(chat)
             continue
-        for name in dict.fromkeys(match[1] for text in texts for match in PLACEHOLDER.finditer(text)):
+        left: dict[str, bool] = {}
+        for text in texts:
+            for name, is_left in _names(text).items():
+                left[name] = left.get(name, False) or is_left
+        for name, is_left in left.items():
             if name not in variables:
-                done.missing.setdefault(name, []).append(chat.origin)
+                (done.missing if is_left else done.shown).setdefault(name, []).append(chat.origin)
         messages = tuple(_filled(m, variables) if answers or m.role != "assistant" else m for m in chat.messages)
         done.chats.append(replace(chat, messages=messages))
     return done
+
+
+def _names(text: str) -> dict[str, bool]:
+    """The placeholders of a text, and whether they were left in it; else they are shown."""
+    code = [match.span() for match in _CODE.finditer(text)]
+    about = _ABOUT_TEMPLATES.search(text) is not None
+    names: dict[str, bool] = {}
+    for match in PLACEHOLDER.finditer(text):
+        begin = match.start()
+        shown = (
+            about
+            or (len(match[1]) == 1 and match[1].isascii())
+            or _IN_FORMULA.search(text, max(0, begin - 24), begin) is not None
+            or any(start <= begin < end for start, end in code)
+        )
+        names[match[1]] = names.get(match[1], False) or not shown
+    return names
 
 
 def calls_text(message: Message) -> str:
