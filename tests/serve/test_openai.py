@@ -181,9 +181,9 @@ def test_completions_go_on_with_a_text(strict: openai.OpenAI) -> None:
 
 def test_log_probabilities_say_where_each_token_stands_in_the_text(client: openai.OpenAI) -> None:
     """Also behind tokens that are a part of a character."""
+    plain: dict[str, Any] = {"model": "town-1", "prompt": "你好", "max_tokens": 40, "temperature": 1.8, "logprobs": 1}
     halves = 0
     for seed in range(8):
-        plain: dict[str, Any] = {"model": "town-1", "prompt": "你好", "max_tokens": 40, "temperature": 1.8, "logprobs": 1}
         choice = client.completions.create(**plain, seed=seed).choices[0]
         streamed = [chunk.choices[0] for chunk in client.completions.create(**plain, seed=seed, stream=True)]
         assert choice.logprobs is not None

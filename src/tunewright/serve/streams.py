@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from os.path import commonprefix
 
 from tunewright.data.codec import Codec
 from tunewright.infer.live import End, Step
@@ -66,7 +65,7 @@ class Detokenizer:
         for before in self._unplaced:
             # What stands before a token reads as the whole text does, up to half a character.
             known = given if before == self._read else self.codec.decode(self._ids[self._done : before])
-            self.places.append(self._given + max(0, len(commonprefix([known, whole])) - len(given)))
+            self.places.append(self._given + max(0, _shared(known, whole) - len(given)))
         self._unplaced.clear()
         self._given += max(0, len(whole) - len(given))
         self._done, self._read = self._read, len(self._ids)
@@ -81,6 +80,12 @@ class Detokenizer:
             text = self.codec.decode([token])
             self._known[token] = bool(text) and text.strip() not in self.keep and not self.codec.decode([token], True)
         return self._known[token]
+
+
+def _shared(left: str, right: str) -> int:
+    """How many characters both begin with."""
+    pairs = enumerate(zip(left, right, strict=False))
+    return next((place for place, (one, other) in pairs if one != other), min(len(left), len(right)))
 
 
 class StopStrings:
