@@ -115,6 +115,10 @@ PLANTED: dict[str, list[dict[str, Any]]] = {
         row("解释水循环。", "水从海里升起，变成云，变成雨、"),
         row("Write code.", "Here it is:\n```python\nprint(1)"),
         row("Explain light.", "The sky is blue because light of short waves is scattered more by the molec"),
+        row("List them.", LONG + "\n1. Apples\n2. Pears\n3."),
+        row("List them.", LONG + "\n| a | b |\n|---|---|\n| 1 |"),
+        row("Say it all.", LONG + "[truncated]"),
+        row("As JSON?", '{"name": "Bob", "items": [1, 2, {"a": "a long value here"'),
         row("解释天空。", "天空是蓝色的，因为空气分子对短波长的光散射得更强，所以我们看到的"),
     ],
     "D211": [
@@ -248,7 +252,13 @@ def test_sound_rows_have_no_findings_but_their_language(tmp_path: Path, capsys: 
     assert set(found(capsys, put(tmp_path / "talks.jsonl", [*sound_talks(), good, *more]))) == {"D210"}
 
 
-@pytest.mark.parametrize("text", ["as <｜end▁of▁sentence｜> does", "<|channel|>final", "a [SEP] b", "<|eot_id|>"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "as <｜end▁of▁sentence｜> does", "<|channel|>final", "a [SEP] b", "<|eot_id|>", "an <unk> one", "a <mask> one",
+        "[UNK]", "ends[EOS]", "[BOS]begins", "ends<EOS>", "<<SYS>>Be brief", "[gMASK]", "<fim_prefix>def f",
+    ],
+)  # fmt: skip
 def test_without_a_base_special_tokens_of_any_are_named(tmp_path: Path, capsys: Capture, text: str) -> None:
     assert lines(found(capsys, put(tmp_path / "rows.jsonl", [*sound(), row("Q", text)]))["D207"]) == [SOUND + 1]
 
@@ -286,6 +296,12 @@ def test_without_a_base_special_tokens_of_any_are_named(tmp_path: Path, capsys: 
         "It costs $40 or 50 % of MAX, and __init__ runs first.",
         "Okay",
         "#bridges",
+        "SELECT name FROM users WHERE id = 5 ORDER BY name and created_at desc limit ten rows of the",
+        "It is so, as you have asked.\n\nBest,",
+        "It is as long as this:\n42.",
+        '[{"a": {"b": [1]}}]',
+        "| a | b |\n|---|---|\n| 1 | 2 |",
+        'Use <svg><mask id="m"></mask></svg> or <mask></mask> there.',
         "It was at Super Bowl XXX, and the Roman numeral XXX is thirty.",
         "[Enter Hamlet] To be or not to be.",
         "It takes O(n) [time] and O(1) [space] for all of it.",
@@ -370,13 +386,16 @@ def test_validation_rows_that_are_trained_on_are_named_with_their_twin(tmp_path:
     train[10] = row("Say it: " + LONG * 3, "One.")
     put(tmp_path / "train.jsonl", train)
     held = [row("Is it new?", "It is as new as the day."), train[4], row("Say it: " + LONG * 3, "One more.")]
+    held.append(row(train[7]["instruction"], "Nobody knows it."))
     put(tmp_path / "held.jsonl", held)
     overlap = found(capsys, str(tmp_path / "train.jsonl"), f"data.validation={tmp_path / 'held.jsonl'}")["D401"]
-    assert "1 exactly, 1 nearly" in overlap["message"]
+    assert "1 exactly, 1 nearly, 1 with another answer" in overlap["message"]
     places = [
         (Path(p["file"]).name, p["line"], Path(p["like"]["file"]).name, p["like"]["line"]) for p in overlap["rows"]
     ]
-    assert places == [("held.jsonl", 2, "train.jsonl", 5), ("held.jsonl", 3, "train.jsonl", 11)]
+    assert places == [
+        ("held.jsonl", 2, "train.jsonl", 5), ("held.jsonl", 3, "train.jsonl", 11), ("held.jsonl", 4, "train.jsonl", 8),
+    ]  # fmt: skip
 
 
 def test_validation_rows_are_looked_at_as_well(tmp_path: Path, capsys: Capture) -> None:

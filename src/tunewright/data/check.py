@@ -59,7 +59,7 @@ def check(
     near: NDArray[np.int64],
     missing: Mapping[str, Sequence[Origin]],
     ignored: Counter[str],
-    shown: Mapping[str, Sequence[Origin]] = {},  # noqa: B006 - never written to
+    shown: Mapping[str, Sequence[Origin]] = {},
     data: Data = Data(),  # noqa: B008 - frozen
     specials: Callable[[str], list[str]] | None = None,
     reading: Reading = Reading(),  # noqa: B008 - frozen
@@ -175,20 +175,29 @@ def _disagreements(chats: Sequence[Chat], known: Sequence[Digest]) -> Iterator[F
 
 
 def overlap(chats: Sequence[Chat], known: Sequence[Digest], near: NDArray[np.int64], border: int) -> Iterator[Finding]:
-    """The finding D401: rows from ``border`` on (validation) that stand before it (training), exactly or nearly."""
+    """The finding D401: rows from ``border`` on (validation) that stand before it (training), exactly or nearly, or
+    that ask what is asked there."""
     exact: dict[bytes, int] = {}
     cluster: dict[int, int] = {}
+    asked: dict[bytes, int] = {}
     for index in range(border):
         exact.setdefault(known[index].row, index)
         cluster.setdefault(int(near[index]), index)
+        asked.setdefault(known[index].question, index)
     rows: list[Origin] = []
     others: list[Origin] = []
-    same = 0
+    counts: Counter[str] = Counter()
     for index in range(border, len(chats)):
-        place = exact.get(known[index].row, cluster.get(int(near[index])))
-        if place is not None:
+        ways = {
+            "exact": exact.get(known[index].row),
+            "near": cluster.get(int(near[index])),
+            "asked": asked.get(known[index].question),
+        }
+        found = next(((way, place) for way, place in ways.items() if place is not None), None)
+        if found is not None:
             rows.append(chats[index].origin)
-            others.append(chats[place].origin)
-            same += known[index].row in exact
+            others.append(chats[found[1]].origin)
+            counts[found[0]] += 1
     if rows:
-        yield finding("D401", rows, others=others, exact=same, near=len(rows) - same)
+        another = _(", {count} with another answer", count=counts["asked"]) if counts["asked"] else ""
+        yield finding("D401", rows, others=others, exact=counts["exact"], near=counts["near"], another=another)

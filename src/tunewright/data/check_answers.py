@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -35,6 +36,16 @@ _OPEN_END = re.compile(
     r"(?:[a-z,] (?:the|an|and|of|to|with|or|but|because|from|into|than|which|whose|is|are|was|were|their|its|your|my|"
     r"le|la|les|des|et|une|der|die|das|und|ein|eine|los|del)|[,，、；]|[\u4e00-\u9fff](?:因为|以及|和|与|或者|并且|但是|而且|例如))$"
 )
+_CUT_MARK = re.compile(r"[\[(<](?:(?:output |message )?truncated|cut off|已?截断)[\])>]\W*$", re.IGNORECASE)
+_OPEN_ITEM = re.compile(r"\n[ \t]*(\d{1,2})[.)](?:[ \t]*[*_]+)?$")
+_KEY = re.compile(r"[\[{\s]*\"[^\"\n]{1,80}\"\s*:")
+# A query can end in any word, and a letter in a farewell, if nobody's name is to be learned.
+_QUERY = re.compile(
+    r"\s*(?:SELECT\s.{1,400}?\bFROM|select \*.{1,40}?\bfrom|INSERT INTO|UPDATE \w+ SET|DELETE FROM|"
+    r"(?:CREATE|ALTER) TABLE|WITH \w+ AS)\b",
+    re.DOTALL,
+)
+_FAREWELL = re.compile(r"\n[ \t]*[A-Z\u4e00-\u9fff](?:[^\s,，]|[ \t](?=\S)){0,30}[,，]$")
 # What programs write where there is nothing.
 _NOTHING = frozenset(
     "null none nan nil n/a na #n/a <na> undefined [removed] [deleted] - -- — . … ... ? 无 空 暂无 略".split()  # noqa: SIM905
@@ -134,12 +145,45 @@ def _end(answer: str) -> tuple[bool, bool, str]:
 
 
 def _is_cut(answer: str) -> bool:
-    return bool(answer.count("```") % 2 or _OPEN_END.search(answer, max(0, len(answer) - 24)))
+    if answer.count("```") % 2 or _CUT_MARK.search(answer, max(0, len(answer) - 40)):
+        return True
+    if answer[0] in "{[" and _KEY.match(answer):
+        return not _is_json(answer)
+    if _is_open_item(answer) or _is_cut_row(answer):
+        return True
+    if _FAREWELL.search(answer, max(0, len(answer) - 60)) or _QUERY.match(answer):
+        return False
+    return _OPEN_END.search(answer, max(0, len(answer) - 24)) is not None
+
+
+def _is_open_item(answer: str) -> bool:
+    """Whether the next number of a list stands at the end, and nothing behind it."""
+    last = _OPEN_ITEM.search(answer, max(0, len(answer) - 16))
+    return last is not None and re.search(rf"^[ \t]*{int(last[1]) - 1}[.)]", answer, re.MULTILINE) is not None
+
+
+def _is_json(text: str) -> bool:
+    """Whether it is closed: with as many brackets as it opens, if not by JSON's own rules."""
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return all(text.count(one) <= text.count(other) for one, other in ("{}", "[]"))
+    return True
+
+
+def _is_cut_row(answer: str) -> bool:
+    """Whether the last row of a table has fewer cells than the one before it, or no end."""
+    *_before, row, last = ["", *answer.split("\n")][-3:]
+    if not row.startswith("|") or not last.startswith("|"):
+        return False
+    return row.rstrip().endswith("|") and (not last.endswith("|") or last.count("|") < row.count("|"))
 
 
 def _stops_short(answer: str) -> bool:
     if answer[-1] in ",;:-–(":
-        return True
+        return _FAREWELL.search(answer, max(0, len(answer) - 60)) is None
+    if _QUERY.match(answer):
+        return False
     word = answer[-40:].rsplit(maxsplit=1)[-1]
     if word.startswith(("#", "@", "http", "www")):
         return False

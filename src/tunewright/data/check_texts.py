@@ -12,6 +12,7 @@ from tunewright.data.formats import Reads
 from tunewright.data.mojibake import broken
 from tunewright.example import Chat, Finding, Origin
 
+UNKNOWN = "<unk>"  # what running text, such as WikiText, has in the place of rare words
 # Looked for where no base has been named yet; with a base its own special tokens are looked for.
 USUAL_SPECIALS = (
     "<start_of_turn>",
@@ -27,6 +28,19 @@ USUAL_SPECIALS = (
     "[CLS]",
     "[SEP]",
     "[MASK]",
+    "[UNK]",
+    "[BOS]",
+    "[EOS]",
+    "[gMASK]",
+    "<EOS>",
+    "<BOS>",
+    "<mask>",
+    "<<SYS>>",
+    "<</SYS>>",
+    "<fim_prefix>",
+    "<fim_middle>",
+    "<fim_suffix>",
+    UNKNOWN,
 )
 # And what most look like: <|im_end|>, <|channel|>, DeepSeek's <｜User｜>.
 _USUAL = re.compile(
@@ -45,7 +59,8 @@ DIRECTION = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def usual_specials(text: str) -> list[str]:
-    return _USUAL.findall(text)
+    found = _USUAL.findall(text)
+    return [name for name in found if name != "<mask>" or "</mask>" not in text]  # a pair of them is SVG's
 
 
 def check_texts(chats: Sequence[Chat], specials: Callable[[str], list[str]], reads: Reads) -> Iterator[Finding]:
@@ -59,7 +74,10 @@ def check_texts(chats: Sequence[Chat], specials: Callable[[str], list[str]], rea
             garbled.add(chat.origin, repr(around(text, match, 8)))
         if sign := _unseen(text):
             control.add(chat.origin, f"U+{ord(sign):04X}")
-        if hits := specials(text):
+        hits = specials(text)
+        if reads == "documents" and specials is usual_specials:
+            hits = [name for name in hits if name != UNKNOWN]
+        if hits:
             special.append(chat.origin)
             names.update(hits)
         if reads in ("turns", "pairs") and (sign := _placeholder(chat)):

@@ -14,16 +14,16 @@ PLACEHOLDER = re.compile(r"\{\{\s*([^\W\d][\w.-]*)\s*\}\}")
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`", re.DOTALL)
 _IN_FORMULA = re.compile(r"(?:[\\^}]|\\[A-Za-z]+)$")
 _ABOUT_TEMPLATES = re.compile(
-    r"\b(?:jinja2?|handlebars|vue(?:\.?js)?|angularjs|django|ansible|latex|f-strings?|(?:mustache|liquid|helm) templates?|"
-    r"template (?:engine|language|syntax)s?)\b|模板(?:引擎|语言|语法)",
+    r"\b(?:jinja2?|handlebars|vue(?:\.?js)?|angularjs|django|ansible|latex|f-strings?|"
+    r"(?:mustache|liquid|helm) templates?|template (?:engine|language|syntax)s?)\b|模板(?:引擎|语言|语法)",
     re.IGNORECASE,
 )
 
 
 @dataclass
 class Filled:
-    """chats: with all known placeholders filled.  missing: name of each unknown one to the rows that hold it.  shown: the
-    same of those that seem to be shown, not left: in code, in formulas, in texts about templates."""
+    """chats: with all known placeholders filled.  missing: name of each unknown one to the rows that hold it.  shown:
+    the same of those that seem to be shown, not left: in code, in formulas, in texts about templates."""
 
     chats: list[Chat]
     missing: dict[str, list[Origin]] = field(default_factory=dict)
