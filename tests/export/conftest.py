@@ -49,7 +49,8 @@ def word_adapter_run(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) 
     home = tmp_path_factory.mktemp("word-adapter")
     write_rows(home / "texts.jsonl", labelled(64))
     return _trained(home, "texts.jsonl", [
-        "task=classify", "classify.head=label_token", f"base={tiny_base}", "train.epochs=3",
+        "task=classify", "classify.head=label_token", f"base={tiny_base}", "train.epochs=12",
+        "classify.words={wet: water, dry: bread}",
         "train.learning_rate=0.005", "train.keep=last", "train.precision=fp32", "data.held_out=8",
     ])  # fmt: skip
 

@@ -6,8 +6,10 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.export.conftest import needs_llama_cpp
@@ -16,31 +18,35 @@ from tests.tiny import environment, quick
 
 from tunewright import api
 from tunewright.errors import RunError
+from tunewright.export.usage import Use, usage
 
 Open = Callable[[Path], api.Run]
 
-# Runs each card's block as it stands, in the folder it lies in; what `base` is stands beside it, as the card says.
+# Runs each card's block, in the folder it lies in, as it stands and with other texts in the place that it gives them;
+# what `base` is stands beside it, as the card says.
 RUNNER = """
 import contextlib, io, json, os, re, sys, warnings
 warnings.simplefilter("ignore")
-for folder, base in json.load(sys.stdin):
+for folder, base, texts in json.load(sys.stdin):
     os.chdir(folder)
     (block,) = re.findall(r"```python\\n(.*?)```", open("README.md", encoding="utf-8").read(), re.DOTALL)
-    said = io.StringIO()
-    known = {"base": base}
-    with contextlib.redirect_stdout(said):
-        exec(block, known)
+    said = []
+    for text in [None, *texts]:
+        heard, known = io.StringIO(), {"base": base}
+        with contextlib.redirect_stdout(heard):
+            exec(block if text is None else re.sub("Put the (text|source) here[.]", text, block), known)
+        said.append(heard.getvalue().strip())
     model = known["model"]
     labels = {int(number): name for number, name in model.config.id2label.items()}
-    print("SAID" + json.dumps({"said": said.getvalue().strip(), "labels": labels,
+    print("SAID" + json.dumps({"said": said, "labels": labels,
                                "ends": model.generation_config.eos_token_id if model.can_generate() else None}))
 assert not [name for name in sys.modules if name.startswith("tunewright")], "tunewright was imported"
 """
 
 
-def fresh(folders: list[tuple[Path, Path]], tmp_path: Path) -> list[dict[str, object]]:
+def fresh(folders: list[tuple[Path, Path]], tmp_path: Path, texts: Sequence[str] = ()) -> list[dict[str, Any]]:
     """What each card's Python printed, with the model's labels and ends. folders: exports and their bases."""
-    asked = json.dumps([[str(folder.resolve()), str(base.resolve())] for folder, base in folders])
+    asked = json.dumps([[str(folder.resolve()), str(base.resolve()), texts] for folder, base in folders])
     without = {name: value for name, value in environment(tmp_path).items() if name != "PYTHONPATH"}
     done = subprocess.run(
         [sys.executable, "-c", RUNNER], input=asked, capture_output=True, text=True, timeout=200, env=without,
@@ -73,12 +79,44 @@ def test_cards_of_every_task_work_without_tunewright(
             out = tmp_path / f"{run.parents[1].name}-{form}"
             folders.append((opened.export(form, out=out).folder, run.parents[1] / "base"))
     told = fresh(folders, tmp_path)
-    assert [one["said"] for one in told[:2]] == [asked, asked]
+    assert [one["said"] for one in told[:2]] == [[asked], [asked]]
     assert told[0]["ends"] == told[1]["ends"] == [2]
     for one in told[2:5]:
-        assert one["said"] in ("wet", "dry") and set(one["labels"].values()) == {"wet", "dry"}  # type: ignore[attr-defined]
+        assert one["said"][0] in ("wet", "dry") and one["labels"] == {"0": "dry", "1": "wet"}
     for one in told[5:8]:
         assert one["ends"] == [1]
+
+
+@pytest.mark.slow
+def test_labels_are_chosen_without_tunewright_as_the_run_chooses_them(
+    label_adapter_run: Path, word_adapter_run: Path, label_run: Path, tiny_base: Path, at_home: Open, tmp_path: Path
+) -> None:
+    texts = ["The river rises in the hills 3", "The bridge rises in the hills 4", "a short note about the bridge 4",
+             "what is the name of the river? 2", "a river"]  # fmt: skip
+    folders, wanted = [], []
+    for run, forms in (
+        (label_adapter_run, ("adapter", "merged")), (word_adapter_run, ("adapter", "merged")), (label_run, ("merged",))
+    ):  # fmt: skip
+        opened = at_home(run)
+        for form in forms:
+            out = opened.export(form, out=tmp_path / f"{run.parents[1].name}-{form}").folder
+            folders.append((out, tiny_base if run == word_adapter_run else run.parents[1] / "base"))
+            wanted.append([row["label"] for row in opened.predict(["Put the text here.", *texts])])
+    told = fresh(folders, tmp_path, texts)
+    assert [one["said"] for one in told] == wanted and {"wet", "dry"} == set(wanted[0]) == set(wanted[2])
+
+
+def test_a_card_gives_what_a_row_had(tmp_path: Path) -> None:
+    """Two texts, a system message, and what stood before each source."""
+    use = Use("merged", "run", "base", False, "labels", labels=2, texts=2, system="Be brief.")
+    said = usage(use)
+    assert 'known["prompts"][1]' in said and '.replace("{pair}", "Put the second text here.")' in said
+    assert """[{"role": "system", "content": 'Be brief.'}, {"role": "user", "content": asked}""" in said
+    assert 'tokenizer("Put the text here.", "Put the second text here.", ' in usage(replace(use, linear=True))
+    assert 'known["prompts"][0]' in (said := usage(replace(use, texts=1, system=None)))
+    assert "{pair}" not in said and '"system"' not in said
+    use = Use("merged", "run", "base", False, "outputs", prefix="translate: ")
+    assert 'tokenizer("translate: Put the source here.", ' in usage(use)
 
 
 @needs_llama_cpp

@@ -136,7 +136,8 @@ def _use(subject: Subject, base: Base, form: str, kind: str | None) -> Use:
     return Use(
         form, name, shown, is_public,
         subject.task.gives, len(subject.labels), subject.task.head == "classifier",
-        subject.recipe.classify.multi_label, f"{name}-{kind}.gguf" if kind else None, subject.recipe.data.system,
+        subject.recipe.classify.multi_label, subject.manifest.get("texts", 1), subject.recipe.seq2seq.prefix or "",
+        f"{name}-{kind}.gguf" if kind else None, subject.recipe.data.system,
     )  # fmt: skip
 
 

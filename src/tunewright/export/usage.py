@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from tunewright.text import _
@@ -11,8 +12,8 @@ from tunewright.text import _
 class Use:
     """form: ``adapter``, ``merged``, ``gguf``, ``ollama`` or ``card``.  name: of the run.  base: its public name.
     base_is_public: the hub has it under that name.  gives: what the model gives back.  labels: how many it chooses
-    from, 0 for none.  linear: they come from a layer of their own.  several: a row may have more than one.  file: of a
-    GGUF.  system: the message that it was trained with."""
+    from, 0 for none.  linear: they come from a layer of their own.  several: a row may have more than one.  texts: of a
+    labelled row.  prefix: before each source.  file: of a GGUF.  system: the message that it was trained with."""
 
     form: str
     name: str
@@ -22,6 +23,8 @@ class Use:
     labels: int = 0
     linear: bool = False
     several: bool = False
+    texts: int = 1
+    prefix: str = ""
     file: str | None = None
     system: str | None = None
 
@@ -77,27 +80,45 @@ print(model("Put the beginning here.", temperature=0, max_tokens=64)["choices"][
 """
 
 
+# Each label's word begins with another token: where the rows differ first, it is chosen.
+_LABEL_TOKEN = """
+import json
+import torch
+
+known = json.load(open(f"{folder}/label_token.json", encoding="utf-8"))
+words = known["words"]
+asked = known["prompts"][PROMPT].replace("{labels}", ", ".join(words.values()))PAIR
+asked = asked.replace("{text}", "Put the text here.")
+rows = []
+for word in words.values():
+    messages = [SYSTEM{"role": "user", "content": asked}, {"role": "assistant", "content": word}]
+    rows.append(tokenizer.apply_chat_template(messages, return_dict=False))
+place = next(number for number, tokens in enumerate(zip(*rows)) if len(set(tokens)) > 1)
+logits = model(torch.tensor([rows[0][:place]])).logits[0, -1].tolist()
+print(max(zip(words, rows), key=lambda label: logits[label[1][place]])[0])
+"""
+
+
 def _ask(use: Use) -> str:
     if use.linear and use.several:
-        return """
-inputs = tokenizer("Put the text here.", return_tensors="pt")
+        return f"""
+inputs = tokenizer({_texts(use)}, return_tensors="pt")
 likely = (model(**inputs).logits[0] > 0).nonzero().flatten().tolist()
 print([model.config.id2label[number] for number in likely])
 """
     if use.linear:
-        return """
-inputs = tokenizer("Put the text here.", return_tensors="pt")
+        return f"""
+inputs = tokenizer({_texts(use)}, return_tensors="pt")
 number = int(model(**inputs).logits[0].argmax())
 print(model.config.id2label[number])
 """
     if use.labels:
-        return """
-# The label is the likeliest of the words that this file lists, as the next token after its prompt.
-print(open(f"{folder}/label_token.json", encoding="utf-8").read())
-"""
+        pair = '.replace("{pair}", "Put the second text here.")' if use.texts > 1 else ""
+        prompt = str(int(use.texts > 1))
+        return _LABEL_TOKEN.replace("PROMPT", prompt).replace("PAIR", pair).replace("SYSTEM", _system(use))
     if use.gives == "outputs":
-        return """
-inputs = tokenizer("Put the source here.", return_tensors="pt")
+        return f"""
+inputs = tokenizer({json.dumps(use.prefix + "Put the source here.", ensure_ascii=False)}, return_tensors="pt")
 out = model.generate(**inputs, max_new_tokens=64)
 print(tokenizer.decode(out[0], skip_special_tokens=True))
 """
@@ -110,9 +131,16 @@ print(tokenizer.decode(out[0], skip_special_tokens=True))
     )  # fmt: skip
 
 
+def _texts(use: Use) -> str:
+    return '"Put the text here.", "Put the second text here."' if use.texts > 1 else '"Put the text here."'
+
+
 def _messages(use: Use) -> str:
-    system = f'{{"role": "system", "content": {use.system!r}}}, ' if use.system else ""
-    return f'[{system}{{"role": "user", "content": "Who are you?"}}]'
+    return f'[{_system(use)}{{"role": "user", "content": "Who are you?"}}]'
+
+
+def _system(use: Use) -> str:
+    return f'{{"role": "system", "content": {use.system!r}}}, ' if use.system else ""
 
 
 def _generation(use: Use) -> str:
