@@ -147,6 +147,22 @@ def test_rows_that_differ_in_case_lines_or_indentation_stay(tmp_path: Path, caps
     assert read(out) == rows
 
 
+def test_the_copy_is_standard_json(tmp_path: Path) -> None:
+    path, out = tmp_path / "rows.jsonl", tmp_path / "clean.jsonl"
+    put(path, sound())
+    with open(path, "a") as file:
+        file.write('{"instruction": "Q", "output": "It is so.", "x": NaN, "y": [Infinity, 1e400, -Infinity, 1.5]}\n')
+    assert main(["data", "check", str(path), "--fix", str(out)]) == 0
+
+    def refuse(name: str) -> None:
+        raise ValueError(name)
+
+    last = [json.loads(line, parse_constant=refuse) for line in out.read_text().splitlines()][-1]
+    assert last["x"] is None and last["y"] == ["Infinity", "Infinity", "-Infinity", 1.5]
+    ledger = json.loads((tmp_path / "clean.jsonl.ledger.json").read_text())
+    assert ledger["rows"] == [{"file": str(path), "line": 61, "row": 61, "changed": ["no_number"]}]
+
+
 def labelled(labels: list[str]) -> list[dict[str, Any]]:
     return [{"text": f"Fact {n} is {n * 7}.", "label": label} for n, label in enumerate(labels)]
 

@@ -90,7 +90,7 @@ def _wrong(call: Mapping[str, Any], known: set[str | None]) -> str | None:
 
 def _wrong_text(message: Message, known: set[str | None]) -> str | None:
     """A call that is written into the text, in tags or as the whole answer."""
-    text = message.content.strip()
+    text = message.content.strip().removeprefix("[TOOL_CALLS]").lstrip()  # Mistral's mark
     written = [match[2] for match in _WRITTEN.finditer(text)]
     in_tags = bool(written)
     if not written and text[:1] in ("{", "[") and _NAMES_A_CALL.search(text[:2000]):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -42,6 +43,7 @@ REMOVED = {
 CHANGED = {
     "mojibake": "characters that were decoded wrongly are read again as UTF-8, where the way back is exact",
     "control_characters": "control characters and those without a width are removed; line separators are line breaks",
+    "no_number": "NaN becomes null and an infinite number a text, because JSON has no such numbers",
     "label_spaces": "spaces around a label are removed",
     "label_case": "a label is spelt as most rows spell it, where only case is different",
 }
@@ -126,13 +128,16 @@ def _cleaned(raw: Raw, data: Data, reading: Reading) -> tuple[list[Row], list[tu
 
 
 def _walked(value: Any, why: dict[str, None], clean: Callable[[str, dict[str, None]], str]) -> Any:
-    """``value`` with ``clean`` applied to each text in it, however deep."""
+    """``value`` with ``clean`` applied to each text in it, however deep, and as JSON can write it."""
     if isinstance(value, str):
         return clean(value, why)
     if isinstance(value, list):
         return [_walked(one, why, clean) for one in value]
     if isinstance(value, Mapping):
         return {name: _walked(one, why, clean) for name, one in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        why["no_number"] = None
+        return None if math.isnan(value) else json.dumps(value)  # what each is read as where a text is wanted
     return value
 
 
