@@ -41,7 +41,8 @@ EXPORT = "export"
 
 FILES: dict[str, str] = {
     RECIPE: "the complete recipe, each value with its source as a comment; training it again gives the same run",
-    MANIFEST: "versions, hashes of data, base, recipe and of the files trained, seed, hardware; how large an adapter stayed (`settled`)",
+    MANIFEST: "versions, hashes of data, base, recipe and of the files trained, seed, hardware; "
+    "how large an adapter stayed (`settled`)",
     LEDGER: "rows in, rows kept, rows left out by reason with file and line; tokens and learned tokens",
     FINDINGS: "one finding about the data to a line",
     SHOWN: "three examples as the model sees them, learned text in ⟦brackets⟧",

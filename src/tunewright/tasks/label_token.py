@@ -149,7 +149,7 @@ class LabelTokenCodec:
         """One row to each chat that has a label: its prompt, and the label's token."""
         asked = [self._asked(chat, *given(chat)) if _is_labelled(chat) else None for chat in chats]
         rows = iter(self.template.render_many([chat for chat in asked if chat is not None]))
-        return [[] if chat is None else [self._ended(next(rows)[-1])] for chat in asked]
+        return [[] if chat is None else [self._ended(next(rows)[-1], chat)] for chat in asked]
 
     def size(self, row: Rendered) -> int:
         return row.length
@@ -208,10 +208,11 @@ class LabelTokenCodec:
         answer = Message("assistant", self.words[self.wanted(chat)[0]], learn=True)
         return Chat((*system, question, answer), chat.origin)
 
-    def _ended(self, row: Rendered) -> Rendered:
-        """A row of chat training, ended behind the first token of the label's word, which alone is learned."""
+    def _ended(self, row: Rendered, asked: Chat) -> Rendered:
+        """A row of chat training, ended behind the first token of the label's word, which alone is learned. asked: what
+        was rendered."""
         end = int(row.learn.argmax()) + self._before + 1
-        if int(row.ids[end - 1]) not in self.label_ids:
+        if int(row.ids[end - 1]) != self.label_ids[self.words.index(asked.messages[-1].content)]:
             raise BaseModelError(
                 _("the base's chat template writes the label of this row unlike those of others"),
                 where=str(row.origin), do=_("take another base, or data.chat_template=plain"),
@@ -228,7 +229,7 @@ class LabelTokenCodec:
             first = min(len(text), max(characters - len(pair), characters // 2))
             pair = _end(pair, characters - first, self.side)
         asked = self._asked(chat, _end(text, first, self.side), pair)
-        return self._ended(self.template.render_many([asked])[0][-1])
+        return self._ended(self.template.render_many([asked])[0][-1], asked)
 
     # -- words ---------------------------------------------------------------------------------------------------
 
@@ -244,7 +245,10 @@ class LabelTokenCodec:
         prompt = self.template.text(asked[0][:1], prompt=True)
         before = self.template.text([asked[0][0], Message("assistant", _MARK)]).partition(_MARK)[0]
         opening = len(before) - len(prompt) if before.startswith(prompt) else 0
-        self._before = _within(self.template.pieces(rows[0])[starts[0] :], opening)
+        # The least of all: where one word's space is a token of its own and another's is not, the space is what the
+        # first of them begins with, or the prompt of the other would hold a piece of its answer.
+        pieces = [self.template.pieces(row)[start:] for row, start in zip(rows, starts, strict=True)]
+        self._before = min(_within(some, opening) for some in pieces)
         self.label_ids = tuple(int(row.ids[start + self._before]) for row, start in zip(rows, starts, strict=True))
         known: dict[int, int] = {}
         for number, token in enumerate(self.label_ids):
