@@ -91,7 +91,7 @@ def test_stats_draws_a_histogram(tmp_path: Path, tiny_base: Path, capsys: pytest
     path = put(tmp_path)
     assert main(["data", "stats", path, "--base", str(tiny_base)]) == 0
     out = capsys.readouterr().out
-    assert "60 rows" in out and "█" in out and "Latin script (60)" in out and "% of them learned" in out
+    assert "60 rows" in out and "█" in out and "English (60)" in out and "% of them learned" in out
     assert main(["data", "stats", path, "--base", str(tiny_base), "--json"]) == 0
     measured = json.loads(capsys.readouterr().out)
     assert sum(bar["rows"] for bar in measured["histogram"]) == 60

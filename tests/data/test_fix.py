@@ -211,6 +211,7 @@ def test_the_ending_chooses_the_format(tmp_path: Path, capsys: Capture) -> None:
     with open(tmp_path / "clean.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 30 and rows[1] == {"text": 'Fact 1, is "1".', "label": "b"}
+    assert main(["data", "check", str(table), "--fix", ""]) == 2
     assert main(["data", "check", str(table), "--fix", str(tmp_path / "clean.txt")]) == 2
     assert ".jsonl, .ndjson, .json, .csv, .tsv" in capsys.readouterr().err
 

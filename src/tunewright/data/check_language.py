@@ -135,7 +135,7 @@ def _strays(chats: Sequence[Chat], reads: Reads) -> Iterator[Finding]:
             rows.add(id(one.chat))
     if len(strays.rows) > max(1, _HABIT * total):
         strays = Spots()
-    if not strays.rows and reads == "turns":
+    if not strays.rows and reads == "turns" and total - most[1] > _HABIT * _SEVERAL:
         strays = _mixed([(one, answer) for one, _asked, answer in told])
     yield from strays.finding("D213")
 

@@ -321,7 +321,7 @@ def _ledger(
 
 def ledger_path(out: Path) -> Path:
     """Where the ledger of the copy ``out`` is written."""
-    return out.with_name(out.name + LEDGER)
+    return out.parent / (out.name + LEDGER)
 
 
 def _write(out: Path, text: str, ledger: dict[str, Any]) -> None:
