@@ -12,7 +12,7 @@ from torch.nn import functional
 from transformers import AutoModelForSeq2SeqLM
 
 from tunewright.example import Chat, Message, Origin, Rendered
-from tunewright.infer.seq2seq import Seq2SeqEngine, frozen_generation
+from tunewright.infer.seq2seq import Seq2SeqEngine, Unwanted, frozen_generation
 from tunewright.model.sequence import split
 from tunewright.model.source import fetch
 from tunewright.recipe.load import changed
@@ -175,3 +175,18 @@ def test_progress_counts_every_item(bases: dict[str, Path]) -> None:
 
 def test_nothing_to_write_is_no_error(bases: dict[str, Path]) -> None:
     assert engine(bases["t5"]).generate([], NEW) == [] and engine(bases["t5"]).score([]) == []
+
+
+def test_a_search_that_nobody_waits_for_ends(bases: dict[str, Path]) -> None:
+    one = engine(bases["t5"])
+    one.settings["eos_token_id"] = [10_000]  # nothing ends by itself
+    asked: list[bool] = []
+
+    def wanted() -> bool:
+        asked.append(len(asked) < 5)
+        return asked[-1]
+
+    with pytest.raises(Unwanted):
+        one.generate(prompts(one), 100_000, wanted=wanted)
+    assert asked == [True] * 5 + [False]  # also where the sources make several batches
+    assert one.generate(prompts(one), NEW, wanted=lambda: True) == one.generate(prompts(one), NEW)

@@ -10,7 +10,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,15 @@ from typing import Any
 import openai
 import psutil
 import pytest
-from tests.serve.conftest import House, Server, serving
+from tests.serve.conftest import House, Server, housed, serving
 from tests.serve.test_errors import get, post
 
 from tunewright.data.load import find, load
 from tunewright.data.template import ChatTemplate
+from tunewright.infer.serving import open_fleet
 from tunewright.recipe.schema import Data
-from tunewright.serve import keys
+from tunewright.rundir import RunDir
+from tunewright.serve import keys, outputs
 from tunewright.serve.keys import Keys
 from tunewright.serve.limits import Limits
 
@@ -148,6 +150,42 @@ def test_an_engine_that_breaks_in_the_middle_says_so_in_the_stream(house: Open) 
                 seen.append(chunk)
     assert len(seen) > 2
     until(lambda: made.service.gate.running == 0)
+
+
+# -- outputs that are searched for -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def writer(pair_run: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
+    """A server of a model whose outputs end at their limit alone."""
+    monkeypatch.setenv("TUNEWRIGHT_CACHE", str(pair_run.parents[1] / "cache"))
+    fleet = open_fleet([RunDir(pair_run)])
+    engine = asyncio.run(fleet.get(pair_run.name)).engine
+    monkeypatch.setitem(engine.settings, "eos_token_id", [10_000])
+    with housed(fleet) as made:
+        yield made
+
+
+WRITE: dict[str, Any] = {"model": "pairs-1", "prompt": "salt 3"}
+
+
+def test_an_output_is_bounded_whatever_is_asked_for(writer: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outputs, "MOST", 300)
+    for asked, written in ((10**9, 300), (270, 270), (None, 256)):
+        _status, content, _headers = post(f"{writer.url}/completions", WRITE | {"max_tokens": asked})
+        assert content["usage"]["completion_tokens"] == written
+        assert content["choices"][0]["finish_reason"] == "length"
+
+
+def test_an_output_whose_client_leaves_frees_the_model(writer: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outputs, "MOST", 10**6)  # which would take hours
+    connection = http.client.HTTPConnection(writer.root.removeprefix("http://"), timeout=30)
+    body = json.dumps(WRITE | {"max_tokens": 10**6})
+    connection.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
+    until(lambda: writer.service.gate.running == 1)
+    time.sleep(0.3)  # it is being written
+    connection.close()
+    assert post(f"{writer.url}/completions", WRITE | {"max_tokens": 2})[1]["usage"]["completion_tokens"] == 2
 
 
 # -- keys ------------------------------------------------------------------------------------------------------------

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 
 from tunewright.data.codec import Codec
 from tunewright.data.lengths import micro_batches
@@ -31,6 +31,10 @@ def frozen_generation(base: Base, codec: Codec) -> dict[str, Any]:
     return generation_config(base) | codec.generation
 
 
+class Unwanted(Exception):
+    """Nobody waits any more for what was being written."""
+
+
 class Seq2SeqEngine:
     """generation: what ``model.generation.generation_config`` gave: beginning, ends, padding, forbidden tokens."""
 
@@ -53,30 +57,52 @@ class Seq2SeqEngine:
 
     @torch.no_grad()
     def generate(
-        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, progress: Progress | None = None
-    ) -> list[Generation]:
-        """The best output of each source's search, in the order of ``prompts``; sources of like length together."""
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, progress: Progress | None = None,
+        wanted: Callable[[], bool] | None = None,
+    ) -> list[Generation]:  # fmt: skip
+        """The best output of each source's search, in the order of ``prompts``; sources of like length together.
+        wanted: asked after each token. Raises Unwanted where it says no."""
         self.model.eval()
         at_once = max(1, BEAMS // self.beams)
         costs = [self.beams * (len(prompt) + max_new_tokens) for prompt in prompts]
         likes = micro_batches(costs, BATCH_TOKENS)
         groups = [like[start : start + at_once] for like in likes for start in range(0, len(like), at_once)]
-        return in_order(groups, lambda group: self._search([prompts[i] for i in group], max_new_tokens), progress)
+        ends = StoppingCriteriaList([_WhileWanted(wanted)] if wanted else [])
+
+        def search(group: Sequence[int]) -> list[Generation]:
+            return self._search([prompts[i] for i in group], max_new_tokens, ends)
+
+        return in_order(groups, search, progress)
 
     def score(self, rows: Sequence[Rendered], progress: Progress | None = None) -> list[Score]:
         self.model.eval()
         return scores(EncoderDecoderStates(self.model), rows, self.model.device, self.token_budget, progress)
 
-    def _search(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[Generation]:
+    def _search(
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, ends: StoppingCriteriaList
+    ) -> list[Generation]:
         ids, mask = padded(prompts, self.pad, "right")
         forced = int("forced_bos_token_id" in self.settings)  # the language's token takes no room from the output
         config = GenerationConfig(**self.settings, max_new_tokens=max_new_tokens + forced)
         device = self.model.device
         out = self.model.generate(
-            input_ids=ids.to(device), attention_mask=mask.to(device), generation_config=config
+            input_ids=ids.to(device), attention_mask=mask.to(device), generation_config=config, stopping_criteria=ends
         )  # (B, 1 + new), padded behind the end
         return [self._ended(row[1:].tolist()) for row in out]  # the first is where the decoder starts
 
     def _ended(self, ids: list[int]) -> Generation:
         kept, stopped = until_stop(ids, self.stops)
         return Generation(kept, self.codec.decode(kept, skip_special=True).strip(), stopped)
+
+
+class _WhileWanted(StoppingCriteria):  # type: ignore[misc]
+    """transformers asks it after each token. An exception ends all batches of a call, whatever the search has found."""
+
+    def __init__(self, wanted: Callable[[], bool]) -> None:
+        self.wanted = wanted
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_more: Any) -> torch.Tensor:
+        """(beams, T), (beams, V) -> (beams,): none of them ends here."""
+        if not self.wanted():
+            raise Unwanted
+        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)

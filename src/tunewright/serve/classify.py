@@ -38,7 +38,7 @@ async def _labels(service: Service, request: Request, asked: ClassifyRequest) ->
         service.count_prompt(served, read)
         async with ticket.place():
             chances = await service.workers.ask(
-                served.name, rows, lambda some: served.engine.probabilities(some).tolist()
+                served.name, rows, lambda some, _wanted: served.engine.probabilities(some).tolist()
             )
     multi = served.opened.recipe.classify.multi_label
     return {

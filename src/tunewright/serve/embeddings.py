@@ -44,7 +44,7 @@ async def _vectors(service: Service, request: Request, asked: EmbeddingRequest, 
         read = sum(map(len, rows))
         service.count_prompt(served, read)
         async with ticket.place():
-            found = await service.workers.ask(served.name, rows, encoder.vectors)
+            found = await service.workers.ask(served.name, rows, lambda some, _wanted: encoder.vectors(some))
     data = [
         {"object": "embedding", "index": number, "embedding": _written(vector, asked.encoding_format)}
         for number, vector in enumerate(found)

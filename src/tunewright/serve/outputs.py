@@ -3,7 +3,7 @@ and the output comes at once."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from tunewright.infer.engine import Generation
 from tunewright.infer.live import End, Served
@@ -15,6 +15,8 @@ from tunewright.serve.rows import chats_of
 from tunewright.serve.service import Service
 from tunewright.serve.streams import Piece, StopStrings
 from tunewright.text import _
+
+MOST = 1024  # tokens of an output, unless its run was measured with more
 
 
 def require_search(asked: Common) -> None:
@@ -48,11 +50,10 @@ async def output(
     service: Service, served: Served, prompt: Sequence[int], most: int | None, stops: Sequence[str], ticket: Ticket
 ) -> AsyncIterator[Piece]:
     """The output as one piece. most: tokens that it may have."""
-    limits = [one for one in (most, service.limits.new_tokens) if one is not None]
-    new = Predictor(served.opened, Options(max_new_tokens=min(limits) if limits else None)).new
+    new = _tokens(service, served, most)
 
-    def answer(prompts: Sequence[Sequence[int]]) -> list[Generation]:
-        found: list[Generation] = served.engine.generate(prompts, new)
+    def answer(prompts: Sequence[Sequence[int]], wanted: Callable[[], bool]) -> list[Generation]:
+        found: list[Generation] = served.engine.generate(prompts, new, wanted=wanted)
         return found
 
     async with ticket.place():
@@ -63,3 +64,10 @@ async def output(
     end: End = "stop" if stopping.found or done.stopped else "length"
     service.metrics.tokens.labels("written", served.name).inc(len(done.ids))
     yield Piece(text, (), len(done.ids), end)
+
+
+def _tokens(service: Service, served: Served, most: int | None) -> int:
+    """That an output may have. A T5 has no last position, so that a client's number alone would bound nothing."""
+    usual = Predictor(served.opened, Options()).new
+    limits = [one for one in (most, service.limits.new_tokens) if one is not None]
+    return min(Predictor(served.opened, Options(max_new_tokens=min(limits))).new, max(MOST, usual)) if limits else usual

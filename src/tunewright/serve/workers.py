@@ -6,11 +6,12 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 MOST = 256  # items of a batch
 
-Answer = Callable[[Sequence[Any]], Sequence[Any]]
+Answer = Callable[[Sequence[Any], Callable[[], bool]], Sequence[Any]]
 
 
 @dataclass(eq=False)
@@ -34,7 +35,11 @@ class Workers:
         self._lines: dict[str, _Line] = {}
 
     async def ask(self, name: str, items: Sequence[Any], answer: Answer, key: Any = None) -> list[Any]:
-        """One result to each item. key: only requests with the same one may share a call of ``answer``."""
+        """One result to each item. key: only requests with the same one may share a call of ``answer``.
+
+        answer: is given items, and a function that says whether anybody still waits for them. A call that takes long
+        asks it, and raises what it likes when nobody does: a thread cannot be ended from outside.
+        """
         line = self._lines.setdefault(name, _Line())
         wish = _Wish(items, key, answer, asyncio.get_running_loop().create_future())
         line.wishes.append(wish)
@@ -56,7 +61,8 @@ async def _work(line: _Line) -> None:
             count += len(together[-1].items)
         items = [item for wish in together for item in wish.items]
         try:
-            found: list[Any] | Exception = list(await asyncio.to_thread(together[0].answer, items))
+            wanted = partial(_is_wanted, together)
+            found: list[Any] | Exception = list(await asyncio.to_thread(together[0].answer, items, wanted))
         except Exception as error:
             found = error
         place = 0
@@ -68,3 +74,7 @@ async def _work(line: _Line) -> None:
                 else:
                     wish.done.set_result(found[place : place + size])
             place += size
+
+
+def _is_wanted(together: Sequence[_Wish]) -> bool:
+    return any(not wish.done.done() for wish in together)  # a client that leaves cancels what it waits for
