@@ -14,16 +14,16 @@ from tunewright import api
 from tunewright.errors import RecipeError
 from tunewright.recipe.load import load
 from tunewright.rundir import RunDir
-from tunewright.train.settle import COST, PULL, SIZES, _lowest, sample
+from tunewright.train.settle import COST, SIZES, _lowest, price, sample
 
 
-def prices(lowest: float, bend: float) -> list[tuple[float, float]]:
+def parabola(lowest: float, bend: float) -> list[tuple[float, float]]:
     return [(size, 1 + bend * (size - lowest) ** 2) for size in SIZES]
 
 
 @pytest.mark.parametrize(("lowest", "kept"), [(0.8, 0.8), (0.73, 0.73), (0.956, 0.96), (0.4, 0.6), (1.3, 1.0)])
 def test_the_lowest_price_between_the_sizes_looked_at_is_taken(lowest: float, kept: float) -> None:
-    assert _lowest(prices(lowest, 2.0)) == kept
+    assert _lowest(parabola(lowest, 2.0)) == kept
 
 
 def test_prices_that_bend_the_other_way_or_are_no_numbers() -> None:
@@ -31,6 +31,16 @@ def test_prices_that_bend_the_other_way_or_are_no_numbers() -> None:
     assert _lowest([(1.0, 2.0), (0.8, 2.0), (0.6, 2.0)]) == 1.0
     for bad in (math.nan, math.inf):
         assert _lowest([(1.0, 3.0), (0.8, bad), (0.6, 2.0)]) == 1.0
+
+
+def test_a_task_whose_loss_is_low_depends_more_on_its_last_steps() -> None:
+    """The same rise of the loss and the same divergence, as identity and medical reasoning showed them."""
+    kept = []
+    for loss in (0.6, 2.4):
+        looks = [(size, loss + (1 - size) ** 2 + 0.3 * (1 - size), 0.1 * size**2) for size in SIZES]
+        kept.append(_lowest([(size, price(far_loss, far)) for size, far_loss, far in looks]))
+    assert kept[0] > 0.9 > kept[1] >= 0.6
+    assert math.isnan(price(0.0, 0.1)) and _lowest([(1.0, 1.0), (0.8, math.nan), (0.6, math.nan)]) == 1.0
 
 
 def test_what_is_looked_at_costs_a_share_of_what_was_trained() -> None:
@@ -61,7 +71,7 @@ def test_an_adapter_is_kept_as_large_as_the_two_losses_say(tiny_base: Path, tmp_
     settled = run.manifest()["settled"]
     size, looks = settled["size"], settled["looks"]
     assert [look["size"] for look in looks] == list(SIZES) and 0.6 <= size <= 1
-    assert size == _lowest([(one["size"], one["loss"] + PULL * one["divergence"]) for one in looks])
+    assert size == _lowest([(one["size"], price(one["loss"], one["divergence"])) for one in looks])
     assert looks[0]["divergence"] > looks[1]["divergence"] > looks[2]["divergence"] > 0
     before, after = adapters(run)
     for name, values in before.items():

@@ -77,6 +77,7 @@ def told(recipe: Recipe, reasons: dict[str, str]) -> list[str]:
         section, _dot, name = key.rpartition(".")
         value = getattr(getattr(recipe, section) if section else recipe, name)
         shown = f"{value:g}" if isinstance(value, float) else str(value)
+        shown = shown.lower() if isinstance(value, bool) else shown
         lines.append(f"{key:<24} {shown:<8} {why}")
     return lines
 

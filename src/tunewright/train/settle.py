@@ -3,8 +3,10 @@
 From the base (size 0) to the adapter as it was trained (size 1) the loss of the task falls steeply at first and hardly
 at the end, while the divergence from the base grows ever faster. So the adapter is made a little smaller, to where the
 two together are lowest. Nothing held out is looked at: the loss is that of training rows, the divergence that at the
-watched general prompts. Robust fine-tuning by averaging weights with the base (WiSE-FT, Wortsman et al. 2021) is the
-same way, walked on the whole model.
+watched general prompts. The loss counts by its logarithm: a task whose words are nearly certain by now depends on its
+last steps, one whose loss is still high has mostly learned its rows by heart with them, which is no loss to lose.
+Robust fine-tuning by averaging weights with the base (WiSE-FT, Wortsman et al. 2021) is the same way, walked on the
+whole model.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from tunewright.infer.engine import Progress
 from tunewright.train.measuring import mean_loss
 
 SIZES = (1.0, 0.8, 0.6)  # that are looked at; a parabola goes through what is found there
-PULL = 4.0  # nats of the task that one nat of divergence is worth (docs/retention.md)
+PULL = 2.0  # a nat of divergence weighs as much as so many e-folds of the task's loss (docs/retention.md)
 COST = 0.03  # of the tokens that were trained, as training rows to look at
 MOST_ROWS = 64
 
@@ -66,9 +68,14 @@ def settle(
         _resize(full, size)
         looks.append((size, mean_loss(engine.score(rows)), retention.moved(engine, base)))
         progress(1)
-    size = _lowest([(size, loss + PULL * divergence) for size, loss, divergence in looks])
+    size = _lowest([(size, price(loss, divergence)) for size, loss, divergence in looks])
     _resize(full, size)
     return Settled(size, tuple(looks))
+
+
+def price(loss: float, divergence: float) -> float:
+    """Of a size at which training rows have that ``loss`` and the model that ``divergence`` from its base."""
+    return math.log(loss) + PULL * divergence if loss > 0 else math.nan
 
 
 def _outputs(model: torch.nn.Module) -> list[torch.nn.Parameter]:
