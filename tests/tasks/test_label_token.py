@@ -265,9 +265,10 @@ def test_base_without_a_template_is_asked_in_the_same_way(tiny_base: Path, tmp_p
 
 @pytest.mark.parametrize("template", ["plain text", "the base's own"])
 def test_the_prompt_is_the_same_whatever_the_label_is(template: str, tiny_base: Path) -> None:
-    """Of one word the space before it may be a token of its own and of another not: nothing of a word is in a prompt."""
+    """The space before a word may be a token of its own for one and not for another: no prompt holds a piece of a word."""
     wanted = ["dry", "wet", "7", "日", "é", "Xylophone", "bread", "-1"]
-    data = {} if template == "plain text" else {"chat_template": (tiny_base / TEMPLATE).read_text(encoding="utf-8")}
+    own = (tiny_base / TEMPLATE).read_text(encoding="utf-8")
+    data = {} if template == "plain text" else {"chat_template": own}
     told_apart = 0
     for one in wanted:
         for other in wanted:
