@@ -265,7 +265,7 @@ def test_base_without_a_template_is_asked_in_the_same_way(tiny_base: Path, tmp_p
 
 @pytest.mark.parametrize("template", ["plain text", "the base's own"])
 def test_the_prompt_is_the_same_whatever_the_label_is(template: str, tiny_base: Path) -> None:
-    """The space before a word may be a token of its own for one and not for another: no prompt holds a piece of a word."""
+    """A space before a word may be a token of its own for one and not for another: no prompt holds a piece of one."""
     wanted = ["dry", "wet", "7", "日", "é", "Xylophone", "bread", "-1"]
     own = (tiny_base / TEMPLATE).read_text(encoding="utf-8")
     data = {} if template == "plain text" else {"chat_template": own}
