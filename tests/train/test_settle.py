@@ -14,7 +14,8 @@ from tunewright import api
 from tunewright.errors import RecipeError
 from tunewright.recipe.load import load
 from tunewright.rundir import RunDir
-from tunewright.train.settle import COST, SIZES, _lowest, price, sample
+from tunewright.train.choose import SETTLE_COST
+from tunewright.train.settle import SIZES, _lowest, price, sample
 
 
 def parabola(lowest: float, bend: float) -> list[tuple[float, float]]:
@@ -47,7 +48,7 @@ def test_what_is_looked_at_costs_a_share_of_what_was_trained() -> None:
     given = rows(200)
     trained = 5 * sum(row.length for row in given)
     found = sample(given, trained, seed=0)
-    assert 1 < len(found) < 64 and sum(row.length for row in found) <= COST * trained
+    assert 1 < len(found) < 64 and sum(row.length for row in found) <= SETTLE_COST * trained
     assert sample(given, trained, seed=0) == found != sample(given, trained, seed=1)
     assert len(sample(given, 1, seed=0)) == 1  # however little was trained
     assert len(sample(given, 10**9, seed=0)) == 64

@@ -23,11 +23,11 @@ from tunewright.evaluate import retention
 from tunewright.evaluate.kept import Retained
 from tunewright.example import Rendered
 from tunewright.infer.engine import Progress
+from tunewright.train.choose import SETTLE_COST
 from tunewright.train.measuring import mean_loss
 
 SIZES = (1.0, 0.8, 0.6)  # that are looked at; a parabola goes through what is found there
 PULL = 2.0  # a nat of divergence weighs as much as so many e-folds of the task's loss (docs/retention.md)
-COST = 0.03  # of the tokens that were trained, as training rows to look at
 MOST_ROWS = 64
 
 
@@ -46,13 +46,13 @@ class Settled:
 
 
 def sample(rows: Sequence[Rendered], trained_tokens: int, seed: int) -> list[Rendered]:
-    """Training rows that are always the same, of about ``COST`` of the tokens that were trained, at least one."""
+    """Training rows that are always the same, of about ``SETTLE_COST`` of the tokens that were trained, at least one."""
     found: list[Rendered] = []
     tokens = 0
     for number in np.random.default_rng(seed).permutation(len(rows))[:MOST_ROWS].tolist():
         row = rows[number]
         tokens += row.length
-        if found and tokens > COST * trained_tokens:
+        if found and tokens > SETTLE_COST * trained_tokens:
             break
         found.append(row)
     return found
