@@ -46,7 +46,7 @@ class Settled:
 
 
 def sample(rows: Sequence[Rendered], trained_tokens: int, seed: int) -> list[Rendered]:
-    """Training rows that are always the same, of about ``SETTLE_COST`` of the tokens that were trained, at least one."""
+    """Training rows, always the same, of about ``SETTLE_COST`` of the tokens that were trained, at least one."""
     found: list[Rendered] = []
     tokens = 0
     for number in np.random.default_rng(seed).permutation(len(rows))[:MOST_ROWS].tolist():
