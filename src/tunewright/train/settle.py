@@ -28,7 +28,9 @@ from tunewright.train.measuring import mean_loss
 
 SIZES = (1.0, 0.8, 0.6)  # that are looked at; a parabola goes through what is found there
 PULL = 2.0  # a nat of divergence weighs as much as so many e-folds of the task's loss (docs/retention.md)
+LEAST_LEARNED = 32  # learned tokens that a loss can be taken from, where there are as many
 MOST_ROWS = 64
+NEAR = 0.03  # nats a token from the base; nearer than that nothing was lost that could be told from chance
 
 
 @dataclass(frozen=True)
@@ -46,15 +48,17 @@ class Settled:
 
 
 def sample(rows: Sequence[Rendered], trained_tokens: int, seed: int) -> list[Rendered]:
-    """Training rows, always the same, of about ``SETTLE_COST`` of the tokens that were trained, at least one."""
+    """Training rows, always the same: of about ``SETTLE_COST`` of the tokens that were trained, and more where they
+    have fewer than ``LEAST_LEARNED`` learned tokens."""
     found: list[Rendered] = []
-    tokens = 0
+    tokens = learned = 0
     for number in np.random.default_rng(seed).permutation(len(rows))[:MOST_ROWS].tolist():
         row = rows[number]
         tokens += row.length
-        if found and tokens > SETTLE_COST * trained_tokens:
+        if learned >= LEAST_LEARNED and tokens > SETTLE_COST * trained_tokens:
             break
         found.append(row)
+        learned += row.learned
     return found
 
 
@@ -63,11 +67,14 @@ def settle(
 ) -> Settled:
     """Make the adapter in ``model`` as large as it stays. ``engine`` asks that model; ``rows`` were trained on."""
     full = {parameter: parameter.detach().clone() for parameter in _outputs(model)}
-    looks = []
+    looks: list[tuple[float, float, float]] = []
     for size in SIZES:
         _resize(full, size)
         looks.append((size, mean_loss(engine.score(rows)), retention.moved(engine, base)))
         progress(1)
+        if looks[0][2] < NEAR:
+            progress(len(SIZES) - 1)
+            return Settled(1.0, tuple(looks))
     size = _lowest([(size, price(loss, divergence)) for size, loss, divergence in looks])
     _resize(full, size)
     return Settled(size, tuple(looks))
