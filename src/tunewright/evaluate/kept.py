@@ -181,4 +181,4 @@ def settled_line(settled: dict[str, Any]) -> str:
     if not settled:
         return ""
     return _("{share:.0%} of the adapter is kept; whole, it was {far:.3f} nats a token from the base",
-             share=settled["size"], far=settled["looks"][0]["divergence"])  # fmt: skip
+             share=settled["size"], far=settled["divergence"])  # fmt: skip

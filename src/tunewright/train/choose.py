@@ -36,7 +36,7 @@ LEARNING_RATE = {
 }
 RETAIN_COST = 0.15  # of the training rows' arithmetic that general prompts may have
 SETTLE_COST = 0.03  # of the tokens that were trained, as training rows that are looked at afterwards
-WATCHED_PROMPTS = 16  # of ``prompts.txt``, whose divergence is looked at, too
+LOOKS = 3  # at them
 MOST_RETAINED = 2.0  # general prompts to a training row, however long the rows are
 ANSWERED = 32  # held-out rows whose answers are generated; of outputs all, up to
 OUTPUTS = 200
@@ -163,10 +163,7 @@ def _retain(recipe: Recipe, known: Known) -> Choice:
 def _settle(recipe: Recipe, known: Known) -> Choice:
     if not replay.share(recipe) or recipe.train.method != "lora":
         return False, _("nothing holds the adapter to the base")
-    assert recipe.train.epochs != "auto"
-    trained = recipe.train.epochs * sum(row.length for row in known.prepared.train)
-    prompts = WATCHED_PROMPTS * replay.tokens(known.prepared.codec, recipe.data.system)
-    cost = round(100 * (SETTLE_COST + prompts / max(1, trained)))
+    cost = round(100 * SETTLE_COST * LOOKS / 2)  # a look is half of a step: nothing is learned
     return True, _("the adapter stays as large as the task needs, more of the base is left; +{cost} % work", cost=cost)
 
 

@@ -17,7 +17,7 @@ from tunewright import rundir
 from tunewright.data.show import bracketed
 from tunewright.data.template import ChatTemplate
 from tunewright.errors import RunError
-from tunewright.evaluate import learned
+from tunewright.evaluate import learned, retention
 from tunewright.evaluate.kept import Retained, settled_line
 from tunewright.example import Rendered
 from tunewright.model import adapter, fast
@@ -197,7 +197,7 @@ def _compare(run: RunDir, learner: Learner, before: Measured | None, listener: L
     recipe, precision = ready.recipe, ready.recipe.train.precision
     assert precision != "auto" and before is not None
     lines = rundir.read_lines(run.file(rundir.METRICS))
-    settled = _settle(learner, sum(line["tokens"] for line in lines), before, listener)
+    settled = _settle(learner, lines, before, listener)
     if recipe.train.method != "lora":  # what is measured is what is saved and later opened
         for parameter in model.parameters():  # not its buffers, which are fp32 in every precision
             parameter.data = parameter.data.to(DTYPES[precision])
@@ -213,14 +213,17 @@ def _compare(run: RunDir, learner: Learner, before: Measured | None, listener: L
     rundir.write_json(run.file(rundir.PLAN), rundir.read_json(run.file(rundir.PLAN)) | {"measured": measured})
 
 
-def _settle(learner: Learner, trained_tokens: int, before: Measured, listener: Listener) -> Settled | None:
-    """Makes the adapter as large as it stays; nothing where the recipe does not ask for it."""
+def _settle(learner: Learner, lines: Sequence[dict[str, Any]], before: Measured, listener: Listener) -> Settled | None:
+    """Makes the adapter as large as it stays; nothing where the recipe does not ask for it. lines: of the steps."""
     ready, recipe, base = learner.ready, learner.ready.recipe, retained_of(before)
     if recipe.train.method != "lora" or recipe.lora.settle is not True or base is None:
         return None
-    rows = sample(ready.prepared.train, trained_tokens, recipe.seed)
+    engine = learner.engine()
+    moved = lines[-1].get("divergence") if recipe.train.keep == "last" else None  # else of another step's weights
+    moved = retention.moved(engine, base) if moved is None else float(moved)
+    rows = sample(ready.prepared.train, sum(line["tokens"] for line in lines), recipe.seed)
     with listener.doing(_("Settling between task and base"), len(SIZES)) as progress:
-        found = settle(learner.model, learner.engine(), rows, base, progress)
+        found = settle(learner.model, engine, rows, moved, progress)
     listener.say(_("Settled: {line}", line=settled_line(found.as_dict())))
     return found
 

@@ -3,10 +3,10 @@
 From the base (size 0) to the adapter as it was trained (size 1) the loss of the task falls steeply at first and hardly
 at the end, while the divergence from the base grows ever faster. So the adapter is made a little smaller, to where the
 two together are lowest. Nothing held out is looked at: the loss is that of training rows, the divergence that at the
-watched general prompts. The loss counts by its logarithm: a task whose words are nearly certain by now depends on its
-last steps, one whose loss is still high has mostly learned its rows by heart with them, which is no loss to lose.
-Robust fine-tuning by averaging weights with the base (WiSE-FT, Wortsman et al. 2021) is the same way, walked on the
-whole model.
+watched general prompts, known from the end of the training; it grows about with the square of the size. The loss counts
+by its logarithm: a task whose words are nearly certain by now depends on its last steps, one whose loss is still high
+has mostly learned its rows by heart with them, which is no loss to lose. Robust fine-tuning by averaging weights with
+the base (WiSE-FT, Wortsman et al. 2021) is the same way, walked on the whole model.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from tunewright.evaluate import retention
-from tunewright.evaluate.kept import Retained
 from tunewright.example import Rendered
 from tunewright.infer.engine import Progress
 from tunewright.train.choose import SETTLE_COST
@@ -35,16 +33,16 @@ NEAR = 0.03  # nats a token from the base; nearer than that nothing was lost tha
 
 @dataclass(frozen=True)
 class Settled:
-    """size: of the adapter that is kept.  looks: (size, loss of training rows, divergence from the base), both in nats
-    a token, the largest first."""
+    """size: of the adapter that is kept.  divergence: of the whole adapter from the base.  looks: (size, loss of
+    training rows), the largest first.  Both in nats a token."""
 
     size: float
-    looks: tuple[tuple[float, float, float], ...]
+    divergence: float
+    looks: tuple[tuple[float, float], ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        looks = [dict(zip(("size", "loss", "divergence"), (size, round(a, 6), round(b, 6)), strict=True))
-                 for size, a, b in self.looks]  # fmt: skip
-        return {"size": self.size, "looks": looks}
+        looks = [{"size": size, "loss": round(loss, 6)} for size, loss in self.looks]
+        return {"size": self.size, "divergence": round(self.divergence, 6), "looks": looks}
 
 
 def sample(rows: Sequence[Rendered], trained_tokens: int, seed: int) -> list[Rendered]:
@@ -63,21 +61,22 @@ def sample(rows: Sequence[Rendered], trained_tokens: int, seed: int) -> list[Ren
 
 
 def settle(
-    model: torch.nn.Module, engine: Any, rows: Sequence[Rendered], base: Retained, progress: Progress
+    model: torch.nn.Module, engine: Any, rows: Sequence[Rendered], divergence: float, progress: Progress
 ) -> Settled:
-    """Make the adapter in ``model`` as large as it stays. ``engine`` asks that model; ``rows`` were trained on."""
+    """Make the adapter in ``model`` as large as it stays. ``engine`` asks that model; ``rows`` were trained on.
+    divergence: from the base, as it is."""
+    if divergence < NEAR:
+        progress(len(SIZES))
+        return Settled(1.0, divergence)
     full = {parameter: parameter.detach().clone() for parameter in _outputs(model)}
-    looks: list[tuple[float, float, float]] = []
+    looks: list[tuple[float, float]] = []
     for size in SIZES:
         _resize(full, size)
-        looks.append((size, mean_loss(engine.score(rows)), retention.moved(engine, base)))
+        looks.append((size, mean_loss(engine.score(rows))))
         progress(1)
-        if looks[0][2] < NEAR:
-            progress(len(SIZES) - 1)
-            return Settled(1.0, tuple(looks))
-    size = _lowest([(size, price(loss, divergence)) for size, loss, divergence in looks])
+    size = _lowest([(size, price(loss, divergence * size**2)) for size, loss in looks])
     _resize(full, size)
-    return Settled(size, tuple(looks))
+    return Settled(size, divergence, tuple(looks))
 
 
 def price(loss: float, divergence: float) -> float:
