@@ -36,13 +36,18 @@ def test_prices_that_bend_the_other_way_or_are_no_numbers() -> None:
         assert _lowest([(1.0, 3.0), (0.8, bad), (0.6, 2.0)]) == 1.0
 
 
-def test_a_task_whose_loss_is_low_depends_more_on_its_last_steps() -> None:
-    """The same rise of the loss and the same divergence, as identity and medical reasoning showed them."""
-    kept = []
-    for loss in (0.6, 2.4):
-        looks = [(size, loss + (1 - size) ** 2 + 0.3 * (1 - size), 0.1 * size**2) for size in SIZES]
-        kept.append(_lowest([(size, price(far_loss, far)) for size, far_loss, far in looks]))
-    assert kept[0] > 0.9 > kept[1] >= 0.6
+def test_a_task_whose_loss_is_low_keeps_its_last_steps() -> None:
+    """Losses of training rows at the three sizes, and the divergence, as trainings have shown them."""
+    seen = {
+        "identity, 3 epochs": ((1.006597, 1.091585, 1.256681), 0.1668),
+        "identity, 5 epochs": ((0.6578, 0.7596, 1.0357), 0.1434),
+        "medical reasoning": ((2.3592, 2.4472, 2.5769), 0.0840),
+    }
+    kept = {
+        name: _lowest([(size, price(loss, far * size**2)) for size, loss in zip(SIZES, losses, strict=True)])
+        for name, (losses, far) in seen.items()
+    }
+    assert kept == {"identity, 3 epochs": 1.0, "identity, 5 epochs": 1.0, "medical reasoning": 0.73}
     assert math.isnan(price(0.0, 0.1)) and _lowest([(1.0, 1.0), (0.8, math.nan), (0.6, math.nan)]) == 1.0
 
 

@@ -4,9 +4,10 @@ From the base (size 0) to the adapter as it was trained (size 1) the loss of the
 at the end, while the divergence from the base grows ever faster. So the adapter is made a little smaller, to where the
 two together are lowest. Nothing held out is looked at: the loss is that of training rows, the divergence that at the
 watched general prompts, known from the end of the training; it grows about with the square of the size. The loss counts
-by its logarithm: a task whose words are nearly certain by now depends on its last steps, one whose loss is still high
-has mostly learned its rows by heart with them, which is no loss to lose. Robust fine-tuning by averaging weights with
-the base (WiSE-FT, Wortsman et al. 2021) is the same way, walked on the whole model.
+by its reciprocal, which is what five trainings asked for (docs/retention.md): a task whose words are nearly certain by
+now (who the model is) depends on its last steps, one whose loss is still high (reasoning) has mostly learned its rows
+by heart with them, which is no loss to lose. Robust fine-tuning by averaging weights with the base (WiSE-FT, Wortsman
+et al. 2021) is the same way, walked on the whole model.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from tunewright.train.choose import SETTLE_COST
 from tunewright.train.measuring import mean_loss
 
 SIZES = (1.0, 0.8, 0.6)  # that are looked at; a parabola goes through what is found there
-PULL = 2.0  # a nat of divergence weighs as much as so many e-folds of the task's loss (docs/retention.md)
+PULL = 0.8  # of a nat of divergence, against the reciprocal of the task's loss (docs/retention.md)
 LEAST_LEARNED = 32  # learned tokens that a loss can be taken from, where there are as many
 MOST_ROWS = 64
 NEAR = 0.03  # nats a token from the base; nearer than that nothing was lost that could be told from chance
@@ -81,7 +82,7 @@ def settle(
 
 def price(loss: float, divergence: float) -> float:
     """Of a size at which training rows have that ``loss`` and the model that ``divergence`` from its base."""
-    return math.log(loss) + PULL * divergence if loss > 0 else math.nan
+    return PULL * divergence - 1 / loss if loss > 0 else math.nan
 
 
 def _outputs(model: torch.nn.Module) -> list[torch.nn.Parameter]:
