@@ -16,8 +16,8 @@ from tunewright.errors import RecipeError
 from tunewright.recipe.load import load
 from tunewright.rundir import RunDir
 from tunewright.train import settle
-from tunewright.train.choose import SETTLE_COST
-from tunewright.train.settle import LEAST_LEARNED, NEAR, SIZES, _lowest, price, sample
+from tunewright.train.choose import SETTLE_COST, SIZES
+from tunewright.train.settle import LEAST_LEARNED, NEAR, _lowest, price, sample
 
 
 def parabola(lowest: float, bend: float) -> list[tuple[float, float]]:

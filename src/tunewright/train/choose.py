@@ -36,7 +36,7 @@ LEARNING_RATE = {
 }
 RETAIN_COST = 0.15  # of the training rows' arithmetic that general prompts may have
 SETTLE_COST = 0.03  # of the tokens that were trained, as training rows that are looked at afterwards
-LOOKS = 3  # at them
+SIZES = (1.0, 0.8, 0.6)  # of an adapter, at which they are looked at
 MOST_RETAINED = 2.0  # general prompts to a training row, however long the rows are
 ANSWERED = 32  # held-out rows whose answers are generated; of outputs all, up to
 OUTPUTS = 200
@@ -163,7 +163,7 @@ def _retain(recipe: Recipe, known: Known) -> Choice:
 def _settle(recipe: Recipe, known: Known) -> Choice:
     if not replay.share(recipe) or recipe.train.method != "lora":
         return False, _("nothing holds the adapter to the base")
-    cost = round(100 * SETTLE_COST * LOOKS / 2)  # a look is half of a step: nothing is learned
+    cost = round(100 * SETTLE_COST * len(SIZES) / 2)  # a look is half of a step: nothing is learned
     return True, _("the adapter stays as large as the task needs, more of the base is left; +{cost} % work", cost=cost)
 
 

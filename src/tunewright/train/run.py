@@ -31,13 +31,14 @@ from tunewright.text import _
 from tunewright.train import checkpoints, rehearse, replay, space
 from tunewright.train.batches import Steps
 from tunewright.train.best import Best, Standing
+from tunewright.train.choose import SIZES
 from tunewright.train.events import Listener
 from tunewright.train.learner import Learner
 from tunewright.train.manifest import manifest, note_trained, now, peak_memory, require_same
 from tunewright.train.measuring import Measured, compared, measured_as, retained_of, standing, with_epochs
 from tunewright.train.ranks import ALONE, Ranks, join
 from tunewright.train.ready import Ready, get_fitting, get_ready
-from tunewright.train.settle import SIZES, Settled, sample, settle
+from tunewright.train.settle import Settled, sample, settle
 from tunewright.train.trainer import StepTrainer, cut_metrics, fit
 
 Measure = Callable[[Sequence[Rendered]], Standing]
@@ -216,7 +217,7 @@ def _compare(run: RunDir, learner: Learner, before: Measured | None, listener: L
 def _settle(learner: Learner, lines: Sequence[dict[str, Any]], before: Measured, listener: Listener) -> Settled | None:
     """Makes the adapter as large as it stays; nothing where the recipe does not ask for it. lines: of the steps."""
     ready, recipe, base = learner.ready, learner.ready.recipe, retained_of(before)
-    if recipe.train.method != "lora" or recipe.lora.settle is not True or base is None:
+    if recipe.lora.settle is not True or base is None:  # true for adapters alone: another method refuses the key
         return None
     engine = learner.engine()
     moved = lines[-1].get("divergence") if recipe.train.keep == "last" else None  # else of another step's weights

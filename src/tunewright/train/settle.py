@@ -22,10 +22,9 @@ import torch
 
 from tunewright.example import Rendered
 from tunewright.infer.engine import Progress
-from tunewright.train.choose import SETTLE_COST
+from tunewright.train.choose import SETTLE_COST, SIZES
 from tunewright.train.measuring import mean_loss
 
-SIZES = (1.0, 0.8, 0.6)  # that are looked at; a parabola goes through what is found there
 PULL = 0.8  # of a nat of divergence, against the reciprocal of the task's loss (docs/retention.md)
 LEAST_LEARNED = 32  # learned tokens that a loss can be taken from, where there are as many
 MOST_ROWS = 64
