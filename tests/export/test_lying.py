@@ -95,6 +95,18 @@ def test_what_two_prompts_share_is_read_once_and_nothing_else_is_kept(town: Path
 
 
 @needs_llama_cpp
+def test_closing_ends_an_answer_in_words(town: Path, tiny_base: Path) -> None:
+    engine = LlamaCppEngine(gguf_of(RunDir("run")), 64, tiny_base)
+
+    async def closed_after_a_token() -> None:
+        async for _step in engine.answer(Ask((5, 6, 7), 5, frozenset(), temperature=0.0)):
+            engine.close()
+
+    with pytest.raises(TunewrightError, match="the engine has stopped"):
+        asyncio.run(closed_after_a_token())
+
+
+@needs_llama_cpp
 def test_a_file_that_is_no_gguf_and_an_adapter_are_refused(tmp_path: Path, tiny_base: Path) -> None:
     (tmp_path / "x.gguf").write_bytes(b"GGUF nothing")
     with pytest.raises(RunError, match="cannot read the file"):

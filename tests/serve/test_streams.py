@@ -173,8 +173,25 @@ def test_calls_are_told_apart_from_what_is_said(size: int) -> None:
     assert sum(part.kind == "call" for part in fed(text, size, None, HERMES, single=True)) == 1
 
 
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_the_mark_of_an_end_may_stand_in_an_argument(size: int) -> None:
+    said = {"text": 'He wrote "</tool_call>" twice: </tool_call>'}
+    text = f"<tool_call>{json.dumps({'name': 'note', 'arguments': said})}</tool_call> Noted. </tool_call>"
+    found = fed(text, size, None, HERMES)
+    assert [json.loads(part.call["function"]["arguments"]) for part in found if part.call is not None] == [said]
+    assert joined(found, "content") == "Noted. </tool_call>"
+
+
 @pytest.mark.parametrize("size", [1, 1000])
-@pytest.mark.parametrize("text", ["<tool_call>{broken</tool_call>", "a < b <tool", '<tool_call>{"name": "x"'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<tool_call>{broken</tool_call>",
+        "a < b <tool",
+        '<tool_call>{"name": "x"',
+        '<tool_call>{"name": "a</tool_call> b',
+    ],
+)
 def test_what_is_no_call_stays_text(size: int, text: str) -> None:
     found = fed(text, size, None, HERMES)
     assert joined(found, "content") == text and len({part.kind for part in found}) == 1

@@ -63,10 +63,10 @@ class LlamaCppEngine:
         loop = asyncio.get_running_loop()
         sampler = Sampler(ask, self.grammars)
         async with self._turn:
-            if self._closed:
-                raise TunewrightError(_("the engine has stopped"), do=_("start the server again"))
+            self._require_open()
             given = await loop.run_in_executor(self._hand, self._unknown, ask.prompt)
             for number in range(ask.max_new_tokens):
+                self._require_open()  # it may have been closed since the last token
                 token = await loop.run_in_executor(self._hand, self._next, given, sampler)
                 end: End | None = "length" if number == ask.max_new_tokens - 1 else None
                 end = "stop" if token in ask.stops else end
@@ -80,6 +80,10 @@ class LlamaCppEngine:
         self._closed = True
         self._hand.shutdown()
         self.model.close()
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise TunewrightError(_("the engine has stopped"), do=_("start the server again"))
 
     def _unknown(self, prompt: Sequence[int]) -> Sequence[int]:
         """What has to be read of a prompt: the beginning that it shares with the text before (a system message, a talk

@@ -133,6 +133,17 @@ def parse(text: str) -> list[dict[str, Any]]:
         return []
 
 
+def in_a_string(text: str) -> bool:
+    """Whether a JSON text ends within one of its strings."""
+    try:
+        json.loads(text.strip())
+    except ValueError as error:
+        return str(error).startswith("Unterminated string")
+    except RecursionError:
+        pass
+    return False
+
+
 def calls_in(found: Any) -> list[dict[str, Any]]:
     """The calls of a JSON value: one object or a list of them, each with a name and arguments (or parameters)."""
     listed: Sequence[Any] = found if isinstance(found, list) else [found]

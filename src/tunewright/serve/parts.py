@@ -75,7 +75,7 @@ class Parts:
         self._held = self._held[safe:]
 
     def _answer(self, last: bool) -> Iterator[Part]:
-        """Behind the reasoning: blanks, then the answer."""
+        """Behind the reasoning or a call: blanks, which say nothing, then the answer."""
         self._held = self._held.lstrip()
         if self._held:
             self._state = "content"
@@ -93,8 +93,6 @@ class Parts:
                 yield from self._given("content", before.rstrip())
                 self._held, self._state = after, "call"
             else:
-                if last and self.called and not self._held.strip():  # blanks behind the last call say nothing
-                    self._held = ""
                 yield from self._said(len(self._held) if last else self._before(forms.open))
 
     def _bare(self, last: bool) -> Iterator[Part]:
@@ -110,14 +108,23 @@ class Parts:
     def _call(self, last: bool) -> Iterator[Part]:
         """Inside a call."""
         assert self.forms is not None
-        inside, found, after = self._held.partition(self.forms.close) if self.forms.close else (self._held, "", "")
-        if not found and not last:
+        inside, found, after = self._ended(self.forms.close)
+        if not last and (not found or calls.in_a_string(inside)):
             return
         parsed = calls.parse(inside)
         yield from self._calls(parsed)
         if not parsed:  # no call after all: what was written, as it was written
             yield from self._given("content", self.forms.open + inside + found)
-        self._held, self._state = after.lstrip() if parsed else after, "content"
+        self._held, self._state = after, "answer" if parsed else "content"
+
+    def _ended(self, close: str) -> tuple[str, str, str]:
+        """What is held, cut where the call ends: a mark may also stand in one of its own strings."""
+        pieces = self._held.split(close) if close else [self._held]
+        for number in range(1, len(pieces)):
+            inside = close.join(pieces[:number])
+            if not calls.in_a_string(inside):
+                return inside, close, close.join(pieces[number:])
+        return self._held.partition(close) if close else (self._held, "", "")
 
     def _before(self, mark: str) -> int:
         """How much of what is held surely stands before ``mark``: blanks in front of it are no part of the text."""
