@@ -4,16 +4,19 @@
     python benchmarks/retention.py DATA --bases smollm2-135m-instruct --tasks identity --ways unprotected default
     python benchmarks/retention.py DATA --tasks medical --rows 32 --set train.epochs=2      # where time is short
     python benchmarks/retention.py DATA --show                # the table of what is measured already
+    python benchmarks/retention.py DATA --time                # what the default costs, step beside step
 
 Three tasks: the identity example; medical reasoning (DATA/medical_cot, its shortest questions); and reviews classified
 by chatting (DATA/rotten_tomatoes). Each is trained once for each way, all else being equal, and every result is a line
 of a JSON Lines file, so that a benchmark that was interrupted goes on where it stopped.
 
 The columns: tokens of held-out answers predicted right (the new task) with the difference from unprotected in points;
-general questions that the base knew and the tuned model still knows; the mean probability of their right answers, less
-the base's, in points; nats a token that the model moved from its base; after each of the three, which share of what the
-unprotected run lost a way undoes (of the probability only where it lost any); and the processor time of the training
-against that of the unprotected one.
+general questions answered right; those that the base knew and the tuned model still knows; the mean probability of
+their right answers, less the base's, in points; nats a token that the model moved from its base; after each of these
+four, which share of what the unprotected run lost a way undoes (where it lost any); and the processor time of the
+training against that of the unprotected one. Two trainings are minutes apart, on a machine that others may share;
+``--time`` takes the steps of one epoch with and without general prompts in turn, several times, and the looks of
+settling as well.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 from unittest import mock
 
@@ -34,13 +38,20 @@ from tunewright.settings import before_torch
 
 before_torch()  # safetensors.torch imports it
 
+import torch  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 import tunewright  # noqa: E402
+from tunewright.data.lengths import micro_batches  # noqa: E402
 from tunewright.example import Rendered  # noqa: E402
-from tunewright.model import loss  # noqa: E402
-from tunewright.train import again, choose, replay  # noqa: E402
+from tunewright.infer import held  # noqa: E402
+from tunewright.model import fast, loss  # noqa: E402
+from tunewright.recipe.load import load  # noqa: E402
+from tunewright.train import again, choose, replay, settle  # noqa: E402
+from tunewright.train.batches import Steps  # noqa: E402
 from tunewright.train.events import Listener  # noqa: E402
+from tunewright.train.learner import Learner  # noqa: E402
+from tunewright.train.ready import get_ready  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 TASKS = ("identity", "medical", "reviews")
@@ -100,7 +111,13 @@ def _words(*given: Any) -> list[Rendered]:
     return [Rendered(row.ids, row.learn, row.origin) for row in _answered(*given)]
 
 
+def _answers(engine: Any, template: Any, base: str, system: str | None, progress: Any) -> list[Any]:
+    """The base's distribution at its answers, and not at the questions."""
+    return held.answered(engine, template, base, system, replay.prompts(), replay.ANSWER_TOKENS, progress)
+
+
 _answered = replay.answered
+
 
 def _held(cost: float, most: float, pull: float) -> tuple[list[str], list[Any]]:
     """The base's distribution held to, with other constants than the default's."""
@@ -113,6 +130,7 @@ WAYS: dict[str, tuple[list[str], list[Any]]] = {
     "unprotected": (["retain=off"], []),
     "default": ([], []),
     "not settled": (["lora.settle=false"], []),  # as if _held(0.15, 2, 8)
+    "answers only": (["lora.settle=false"], [mock.patch.object(replay, "answered", _answers)]),
     "tenth, pull 2": _held(0.10, 0.5, 2),
     "15 %, pull 2": _held(0.15, 0.5, 2),
     "tenth, pull 8": _held(0.10, 0.5, 8),
@@ -131,8 +149,8 @@ def measure(
     """Train and measure once; ``folder`` keeps the unprotected run for the way ``scaled``. keys: more of the recipe."""
     more, patches = WAYS[way]
     plain = folder / f"{Path(base).name}-{task}"
-    settings = [f"base={base}", *rows_of(task, data, folder, medical), *COMMON, *more, *keys]
-    settings += ["train.learning_rate=2e-4"] if way == "slower" else []
+    slower = ["train.learning_rate=2e-4"] if way == "slower" else []
+    source, settings = _asked(base, rows_of(task, data, folder, medical), [*more, *keys, *slower])
     clock = Clock()
     out = plain if way == "unprotected" else folder / "run"
     shutil.rmtree(out, ignore_errors=True)
@@ -144,9 +162,7 @@ def measure(
             _scale(out / "adapter" / "adapter_model.safetensors")
             evaluation = again.evaluate(tunewright.api.rundir.RunDir(out), None, clock)
         else:
-            source = next(item.partition("=")[2] for item in settings if item.startswith("data.train="))
-            others = [item for item in settings if not item.startswith("data.train=")]
-            evaluation = tunewright.train(source, others, out=out, listener=clock).evaluation
+            evaluation = tunewright.train(source, settings, out=out, listener=clock).evaluation
     general = evaluation["general"]
     return {
         "base": Path(base).name, "task": task, "way": way, "seconds": round(clock.seconds, 1),
@@ -160,34 +176,88 @@ def measure(
     }  # fmt: skip
 
 
+def _asked(base: str, rows: Sequence[str], keys: Sequence[str]) -> tuple[str, list[str]]:
+    """The file of the rows, and the rest of the recipe."""
+    settings = [f"base={base}", *rows, *COMMON, *keys]
+    source = next(item.partition("=")[2] for item in settings if item.startswith("data.train="))
+    return source, [item for item in settings if not item.startswith("data.train=")]
+
+
 def _scale(path: Path) -> None:
     weights = load_file(str(path))
     save_file({name: w * SHRUNK if "lora_B" in name else w for name, w in weights.items()}, str(path))
+
+
+# --- what it costs ---------------------------------------------------------------------------------------------------
+
+
+def cost(base: str, task: str, data: Path, folder: Path, medical: int, keys: Sequence[str], rounds: int = 3) -> str:
+    """One line: processor time that general prompts add to an epoch's steps, and settling to all of them."""
+    ready = get_ready(load(*_asked(base, rows_of(task, data, folder, medical), keys)), Listener())
+    recipe, rows = ready.recipe, ready.prepared.train
+    learner = Learner(ready)
+    general = replay.answered(
+        learner.engine(), ready.prepared.codec, ready.base.sha256, recipe.data.system, lambda count: None
+    )
+    learner.adapt()
+    learner.model.train()
+    optimizer = torch.optim.AdamW([p for p in learner.model.parameters() if p.requires_grad], lr=1e-6)
+
+    def epoch(share: float) -> float:
+        steps = Steps(rows, recipe.train.batch_size, 1, recipe.seed, None, general if share else (), share)
+        began = time.process_time()
+        for step in map(steps.__getitem__, range(len(steps))):
+            for group in micro_batches([row.length for row in step], recipe.train.token_budget):
+                (objective([step[index] for index in group]) / 100).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return time.process_time() - began
+
+    with fast.kernels(learner.model):
+        objective = ready.task.objective(learner.model, ready.prepared.codec)
+        taken = [(epoch(0), epoch(recipe.retain)) for _round in range(rounds)]
+    plain = median(without for without, _with in taken) * recipe.train.epochs
+    looked = settle.sample(rows, int(recipe.train.epochs * sum(row.length for row in rows)), recipe.seed)
+    began = time.process_time()
+    settle.settle(learner.model, learner.engine(), looked, 1.0, lambda count: None)
+    settling = time.process_time() - began
+    added = sorted(two / one - 1 for one, two in taken)
+    return (f"{Path(base).name:<22} {task:<9} {recipe.retain:>5} to a row {median(added):>+6.1%} "
+            f"({added[0]:+.1%} to {added[-1]:+.1%})   settling {settling / plain:+.1%}")  # fmt: skip
 
 
 # --- the table ------------------------------------------------------------------------------------------------------
 
 
 def show(lines: list[dict[str, Any]]) -> None:
-    head = f"{'base':<22} {'task':<9} {'way':<16} {'right':>7} {'points':>7} {'kept':>11} {'undone':>7} "
-    print(head + f"{'points':>7} {'undone':>7} {'nats':>6} {'undone':>7} {'time':>6}")
+    head = f"{'base':<22} {'task':<9} {'way':<16} {'right':>7} {'points':>7} {'answers':>10} {'undone':>7} "
+    print(head + f"{'kept':>11} {'undone':>7} {'points':>7} {'undone':>7} {'nats':>6} {'undone':>7} {'time':>6}")
     plain = {(line["base"], line["task"]): line for line in lines if line["way"] == "unprotected"}
     for line in sorted(lines, key=lambda one: (one["base"], one["task"])):
         other = plain.get((line["base"], line["task"]))
         other = None if other is line else other
         points = f"{100 * (line['right'] - other['right']):+.1f}" if other else ""
         longer = f"{line['seconds'] / other['seconds'] - 1:+.0%}" if other and line["seconds"] else ""
-        sure = 100 * (line["sure"] - line["sure_before"])
-        lost = {
-            "kept": (line["knew"] - line["kept"], other and other["knew"] - other["kept"]),
-            "sure": (-sure, other and 100 * (other["sure_before"] - other["sure"])),
-            "divergence": (line["divergence"], other and other["divergence"]),
-        }
-        undone = {name: f"{1 - one / two:.0%}" if two and two > 0.5 * (name == "sure") else ""
-                  for name, (one, two) in lost.items()}  # fmt: skip
+        lost, before = _lost(line), _lost(other) if other else {}
+        undone = {name: f"{1 - lost[name] / was:.0%}" if was > LEAST[name] else "" for name, was in before.items()}
+        shown = {name: f"{undone.get(name, ''):>7}" for name in lost}
         print(f"{line['base']:<22} {line['task']:<9} {line['way']:<16} {100 * line['right']:>6.1f}% {points:>7} "
-              f"{line['kept']:>4} of {line['knew']} {undone['kept']:>7} {sure:>+7.1f} {undone['sure']:>7} "
-              f"{line['divergence']:>6.3f} {undone['divergence']:>7} {longer:>6}")  # fmt: skip
+              f"{line['after']:>3} of {line['asked']} {shown['answers']} "
+              f"{line['kept']:>4} of {line['knew']} {shown['kept']} "
+              f"{-lost['sure']:>+7.1f} {shown['sure']} "
+              f"{line['divergence']:>6.3f} {shown['divergence']} {longer:>6}")  # fmt: skip
+
+
+LEAST = {"answers": 1, "kept": 0, "sure": 0.5, "divergence": 0}  # what must have been lost for a share of it to be said
+
+
+def _lost(line: dict[str, Any]) -> dict[str, float]:
+    """Of a run against its base: right answers in all, right answers of the base that turned, points of their
+    probability, nats a token."""
+    return {
+        "answers": line["knew"] - line["after"], "kept": line["knew"] - line["kept"],
+        "sure": 100 * (line["sure_before"] - line["sure"]), "divergence": line["divergence"],
+    }  # fmt: skip
 
 
 def main() -> None:
@@ -200,11 +270,17 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=MEDICAL, help="of the medical task, the shortest")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="more of each recipe")
     parser.add_argument("--show", action="store_true", help="train nothing")
+    parser.add_argument("--time", action="store_true", help="only what the default costs")
     given = parser.parse_args()
     lines = [json.loads(line) for line in given.results.read_text().splitlines()] if given.results.exists() else []
     done = {(line["base"], line["task"], line["way"]) for line in lines}
     wanted = [(base, task, way) for base in given.bases for task in given.tasks for way in given.ways]
     with tempfile.TemporaryDirectory() as folder:
+        if given.time:
+            for base in given.bases:
+                for task in given.tasks:
+                    print(cost(base, task, given.data.resolve(), Path(folder), given.rows, given.set), flush=True)
+            return
         for base, task, way in [] if given.show else wanted:
             if (Path(base).name, task, way) in done:
                 continue
