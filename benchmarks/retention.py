@@ -38,6 +38,7 @@ from tunewright.settings import before_torch
 
 before_torch()  # safetensors.torch imports it
 
+import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
@@ -111,9 +112,18 @@ def _words(*given: Any) -> list[Rendered]:
     return [Rendered(row.ids, row.learn, row.origin) for row in _answered(*given)]
 
 
-def _answers(engine: Any, template: Any, base: str, system: str | None, progress: Any) -> list[Any]:
-    """The base's distribution at its answers, and not at the questions."""
-    return held.answered(engine, template, base, system, replay.prompts(), replay.ANSWER_TOKENS, progress)
+def _questions(engine: Any, template: Any, base: str, system: str | None, progress: Any) -> list[Any]:
+    """The base's distribution at the questions too, from where they differ, and not at its answers alone."""
+    rows = _answered(engine, template, base, system, progress)
+    alike = [len(set(ids)) == 1 for ids in zip(*(row.ids.tolist() for row in rows), strict=False)]
+    start = alike.index(False)
+    places = [np.arange(row.length) for row in rows]
+    both = [
+        Rendered(row.ids, (place >= start) & (place <= row.learn.nonzero()[0].max()), row.origin)
+        for row, place in zip(rows, places, strict=True)
+    ]
+    states = held._states(engine, both)
+    return [loss.Replayed(row.ids, row.learn, row.origin, one) for row, one in zip(both, states, strict=True)]
 
 
 _answered = replay.answered
@@ -130,7 +140,7 @@ WAYS: dict[str, tuple[list[str], list[Any]]] = {
     "unprotected": (["retain=off"], []),
     "default": ([], []),
     "not settled": (["lora.settle=false"], []),  # as if _held(0.15, 2, 8)
-    "answers only": (["lora.settle=false"], [mock.patch.object(replay, "answered", _answers)]),
+    "questions too": (["lora.settle=false"], [mock.patch.object(replay, "answered", _questions)]),
     "tenth, pull 2": _held(0.10, 0.5, 2),
     "15 %, pull 2": _held(0.15, 0.5, 2),
     "tenth, pull 8": _held(0.10, 0.5, 8),

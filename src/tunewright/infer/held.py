@@ -34,16 +34,15 @@ FOLDER = "answers"  # in the cache
 
 def answered(
     engine: TransformersEngine, template: ChatTemplate, base: str, system: str | None, texts: Sequence[str],
-    new_tokens: int, progress: Progress, questions: bool = False,
+    new_tokens: int, progress: Progress,
 ) -> list[Replayed]:
     """``texts``, each as a user's turn, with the base's own answers of up to ``new_tokens`` tokens. ``engine`` holds
     the base, whose sha256 is ``base``. Row numbers are those of ``texts``, from 1.
 
-    questions: the base's states at the tokens of the questions as well, from where they differ from each other.
     Answers never change, so they are kept in the cache by base, template, prompts and precision.
     """
     asked = [ask(text, template, system) for text in texts]
-    kind = [str(engine.model.dtype), *["questions"] * questions]
+    kind = str(engine.model.dtype)
     name = hashlib.sha256(json.dumps([base, template.sha256, asked, new_tokens, kind]).encode()).hexdigest()[:32]
     path = settings().cache / FOLDER / f"{name}.safetensors"
     try:
@@ -57,8 +56,6 @@ def answered(
             _row(template, (*opening, Message("user", text)), prompt, answer, number)
             for number, (text, prompt, answer) in enumerate(zip(texts, asked, answers, strict=True), start=1)
         ]
-        if questions:
-            rows = [_with_question(row, shared(asked)) for row in rows]
         tensors = _pack(rows, _states(engine, rows))
         rundir.write_bytes(path, save(tensors))
     return _unpack(tensors)
@@ -74,23 +71,6 @@ def _row(
         return template.render(Chat((*before, said), origin))[-1]
     ids = np.array([*prompt, *answer.ids], dtype=np.int32)
     return Rendered(ids, np.arange(len(ids)) >= len(prompt), origin)
-
-
-def shared(asked: Sequence[Sequence[int]]) -> int:
-    """How many tokens all prompts begin with: what a template writes before a question. Nothing can be held there that
-    is not the same in every row."""
-    same = 0
-    for tokens in zip(*asked, strict=False):
-        if len(set(tokens)) > 1:
-            break
-        same += 1
-    return same
-
-
-def _with_question(row: Rendered, start: int) -> Rendered:
-    """All from ``start`` to the end of the answer, in place of the answer."""
-    places = np.arange(row.length)
-    return Rendered(row.ids, (places >= start) & (places <= row.learn.nonzero()[0].max(initial=0)), row.origin)
 
 
 @torch.no_grad()

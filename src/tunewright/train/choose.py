@@ -35,7 +35,7 @@ LEARNING_RATE = {
     "pretrain": {"lora": 4e-4, "freeze": 1e-4, "full": 5e-5},
 }
 RETAIN_COST = 0.15  # of the training rows' arithmetic that general prompts may have
-SETTLE_COST = 0.02  # of the tokens that were trained, as training rows that are looked at afterwards
+SETTLE_COST = 0.03  # of the tokens that were trained, as training rows that are looked at afterwards
 SIZES = (1.0, 0.8, 0.6)  # of an adapter, at which they are looked at
 MOST_RETAINED = 2.0  # general prompts to a training row, however long the rows are
 ANSWERED = 32  # held-out rows whose answers are generated; of outputs all, up to
@@ -153,8 +153,8 @@ def _retain(recipe: Recipe, known: Known) -> Choice:
     # such word, a general prompt a whole answer of them.
     layers, output = known.facts.linear_weights, known.facts.vocabulary * known.facts.hidden
     own = sum(row.length * layers + row.learned * output for row in known.prepared.train) / max(1, known.rows)
-    tokens, held = replay.size(known.prepared.codec, recipe.data.system)
-    general = tokens * layers + held * output
+    tokens = replay.tokens(known.prepared.codec, recipe.data.system)
+    general = tokens * layers + replay.ANSWER_TOKENS * output
     share = min(MOST_RETAINED, max(0.05, round(RETAIN_COST * own / general, 2)))
     cost = round(100 * share * general / own)
     return share, _("general prompts to a row, answered by the base: it stays itself, +{cost} % work", cost=cost)

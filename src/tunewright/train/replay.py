@@ -1,8 +1,8 @@
 """Keeping what the base can do: general prompts, as the base itself would go on with them, are part of the steps.
 
 A model that is taught one thing forgets others where its weights are shared. The base answers bundled general prompts
-once (``infer/held.py``); while training, the tuned model's distribution at these prompts and answers is held to the
-base's (Kullback-Leibler divergence, base first), which says more than the words alone.
+once (``infer/held.py``); while training, the tuned model's distribution at these answers is held to the base's
+(Kullback-Leibler divergence, base first), which says more than the words alone.
 """
 
 from __future__ import annotations
@@ -32,18 +32,16 @@ def share(recipe: Recipe) -> float:
     return 0.0 if recipe.retain == "off" else recipe.retain
 
 
-def size(codec: Codec | None, system: str | None) -> tuple[float, float]:
-    """About how many tokens a general prompt has together with its answer, and how many of them are held."""
+def tokens(codec: Codec | None, system: str | None) -> float:
+    """About how many tokens a general prompt has together with its answer."""
     if not isinstance(codec, ChatTemplate):
-        return 2 * ANSWER_TOKENS, ANSWER_TOKENS
+        return 2 * ANSWER_TOKENS
     asked = [ask(text, codec, system) for text in prompts()[::8]]
-    tokens = sum(map(len, asked)) / len(asked) + ANSWER_TOKENS
-    return tokens, tokens - held.shared(asked)
+    return sum(map(len, asked)) / len(asked) + ANSWER_TOKENS
 
 
 def answered(
     engine: TransformersEngine, template: ChatTemplate, base: str, system: str | None, progress: Progress
 ) -> list[Replayed]:
-    """The general prompts with the base's own answers, to be held at both. ``engine`` holds the base, whose sha256 is
-    ``base``."""
-    return held.answered(engine, template, base, system, prompts(), ANSWER_TOKENS, progress, questions=True)
+    """The general prompts with the base's own answers. ``engine`` holds the base, whose sha256 is ``base``."""
+    return held.answered(engine, template, base, system, prompts(), ANSWER_TOKENS, progress)
