@@ -239,6 +239,9 @@ def cost(base: str, task: str, data: Path, folder: Path, medical: int, keys: Seq
 # --- the table ------------------------------------------------------------------------------------------------------
 
 
+LEAST = {"answers": 1, "kept": 0, "sure": 0.5, "divergence": 0}  # what must have been lost for a share of it to be said
+
+
 def show(lines: list[dict[str, Any]]) -> None:
     head = f"{'base':<22} {'task':<9} {'way':<16} {'right':>7} {'points':>7} {'answers':>10} {'undone':>7} "
     print(head + f"{'kept':>11} {'undone':>7} {'points':>7} {'undone':>7} {'nats':>6} {'undone':>7} {'time':>6}")
@@ -256,9 +259,6 @@ def show(lines: list[dict[str, Any]]) -> None:
               f"{line['kept']:>4} of {line['knew']} {shown['kept']} "
               f"{-lost['sure']:>+7.1f} {shown['sure']} "
               f"{line['divergence']:>6.3f} {shown['divergence']} {longer:>6}")  # fmt: skip
-
-
-LEAST = {"answers": 1, "kept": 0, "sure": 0.5, "divergence": 0}  # what must have been lost for a share of it to be said
 
 
 def _lost(line: dict[str, Any]) -> dict[str, float]:
@@ -284,14 +284,12 @@ def main() -> None:
     given = parser.parse_args()
     lines = [json.loads(line) for line in given.results.read_text().splitlines()] if given.results.exists() else []
     done = {(line["base"], line["task"], line["way"]) for line in lines}
-    wanted = [(base, task, way) for base in given.bases for task in given.tasks for way in given.ways]
+    tasks = [(base, task) for base in given.bases for task in given.tasks]
     with tempfile.TemporaryDirectory() as folder:
-        if given.time:
-            for base in given.bases:
-                for task in given.tasks:
-                    print(cost(base, task, given.data.resolve(), Path(folder), given.rows, given.set), flush=True)
-            return
-        for base, task, way in [] if given.show else wanted:
+        for base, task in tasks if given.time else []:
+            print(cost(base, task, given.data.resolve(), Path(folder), given.rows, given.set), flush=True)
+        wanted = [] if given.show or given.time else [(*one, way) for one in tasks for way in given.ways]
+        for base, task, way in wanted:
             if (Path(base).name, task, way) in done:
                 continue
             line = measure(base, task, way, given.data.resolve(), Path(folder), given.rows, given.set)
@@ -299,7 +297,8 @@ def main() -> None:
             with open(given.results, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
             print(json.dumps(line), flush=True)
-    show(lines)
+    if not given.time:
+        show(lines)
 
 
 if __name__ == "__main__":

@@ -108,8 +108,8 @@ class Parts:
     def _call(self, last: bool) -> Iterator[Part]:
         """Inside a call."""
         assert self.forms is not None
-        inside, found, after = self._ended(self.forms.close)
-        if not last and (not found or calls.in_a_string(inside)):
+        inside, found, after = self._ended(self.forms.close, last)
+        if not found and not last:
             return
         parsed = calls.parse(inside)
         yield from self._calls(parsed)
@@ -117,14 +117,15 @@ class Parts:
             yield from self._given("content", self.forms.open + inside + found)
         self._held, self._state = after, "answer" if parsed else "content"
 
-    def _ended(self, close: str) -> tuple[str, str, str]:
-        """What is held, cut where the call ends: a mark may also stand in one of its own strings."""
+    def _ended(self, close: str, last: bool) -> tuple[str, str, str]:
+        """What is held, cut where the call ends: at the first mark that stands in none of its own strings, or at the
+        first of all where nothing more comes."""
         pieces = self._held.split(close) if close else [self._held]
         for number in range(1, len(pieces)):
             inside = close.join(pieces[:number])
             if not calls.in_a_string(inside):
                 return inside, close, close.join(pieces[number:])
-        return self._held.partition(close) if close else (self._held, "", "")
+        return self._held.partition(close) if close and last else (self._held, "", "")
 
     def _before(self, mark: str) -> int:
         """How much of what is held surely stands before ``mark``: blanks in front of it are no part of the text."""
