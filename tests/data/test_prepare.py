@@ -215,6 +215,45 @@ def test_only_duplicates_cannot_be_split(ready: Callable[..., Prepared]) -> None
         ready(some_rows(1) * 20, allow_few=True)
 
 
+def talk(turns: int, number: int, opening: str | None = None) -> dict[str, Any]:
+    """A conversation that says about each turn what no other says."""
+    messages = [("user", opening), ("assistant", "Hello! What can I do for you?")] if opening else []
+    for turn in range(turns):
+        place = 37 * number + 11 * turn
+        question, answer = (" ".join(WORDS[(place * k + k) % 15] for k in range(1, 9)) for place in (place, place + 5))
+        messages += [("user", f"{number}.{turn}: {question}?"), ("assistant", f"{answer}, {place}.")]
+    return {"messages": [{"role": role, "content": text} for role, text in messages]}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_talk_that_was_written_down_after_each_turn_stays_on_one_side(
+    ready: Callable[..., Prepared], seed: int
+) -> None:
+    done = ready([talk(turns, number) for number in range(12) for turns in (1, 2, 4, 5)], seed=seed, held_out=8)
+    sides = [
+        {chat.messages[0].content for chat in chats} for chats in (done.train_chats, done.held_out_chats)
+    ]  # fmt: skip
+    assert len(done.held_out_chats) == 8 and not sides[0] & sides[1]
+
+
+def test_a_greeting_that_opens_every_talk_ties_none_of_them_together(ready: Callable[..., Prepared]) -> None:
+    rows = [talk(2, number, "Hi") for number in range(12)] + [talk(0, 0, "Hi")]
+    assert len(ready(rows, held_out=4).held_out_chats) == 4
+
+
+def test_a_validation_talk_that_goes_on_from_a_training_row_overlaps(
+    ready: Callable[..., Prepared], tmp_path: Path
+) -> None:
+    rows = [talk(1 + number % 4, number) for number in range(20)]
+    held = [talk(1, 30), talk(5, 3), talk(2, 7), talk(6, 4)]  # one on its own; row 4 and a half, half of row 8, row 5
+    done = ready(rows, validation=[put(tmp_path, held, "val.jsonl")])
+    [overlap] = [finding for finding in done.findings if finding.code == "D401"]
+    assert [(row.row, twin.row) for row, twin in zip(overlap.rows, overlap.others, strict=True)] == [
+        (2, 4), (3, 8), (4, 5),
+    ]  # fmt: skip
+    assert "3 as a part of the same talk" in overlap.message
+
+
 def test_rows_that_are_all_too_long_are_named_as_the_cause(ready: Callable[..., Prepared]) -> None:
     with pytest.raises(DataError, match="20 more are longer than 8 tokens") as caught:
         ready(some_rows(20), max_length=8, too_long="drop")

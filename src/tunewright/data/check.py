@@ -16,7 +16,7 @@ from tunewright.data.check_pairs import check_pairs
 from tunewright.data.check_personal import check_personal
 from tunewright.data.check_texts import blank, check_texts, usual_specials
 from tunewright.data.check_turns import check_turns
-from tunewright.data.digest import Digest
+from tunewright.data.digest import Digest, continued
 from tunewright.data.findings import Severity, finding, named
 from tunewright.data.formats import Reading, Reads
 from tunewright.example import Chat, Finding, Message, Origin
@@ -175,8 +175,8 @@ def _disagreements(chats: Sequence[Chat], known: Sequence[Digest]) -> Iterator[F
 
 
 def overlap(chats: Sequence[Chat], known: Sequence[Digest], near: NDArray[np.int64], border: int) -> Iterator[Finding]:
-    """The finding D401: rows from ``border`` on (validation) that stand before it (training), exactly or nearly, or
-    that ask what is asked there."""
+    """The finding D401: rows from ``border`` on (validation) that stand before it (training), exactly or nearly, that
+    ask what is asked there, or of which one goes on from the other."""
     exact: dict[bytes, int] = {}
     cluster: dict[int, int] = {}
     asked: dict[bytes, int] = {}
@@ -184,6 +184,11 @@ def overlap(chats: Sequence[Chat], known: Sequence[Digest], near: NDArray[np.int
         exact.setdefault(known[index].row, index)
         cluster.setdefault(int(near[index]), index)
         asked.setdefault(known[index].question, index)
+    talks: dict[int, int] = {}
+    for one, other in continued(known):
+        first, second = min(one, other), max(one, other)
+        if first < border <= second:
+            talks.setdefault(second, first)
     rows: list[Origin] = []
     others: list[Origin] = []
     counts: Counter[str] = Counter()
@@ -192,6 +197,7 @@ def overlap(chats: Sequence[Chat], known: Sequence[Digest], near: NDArray[np.int
             "exact": exact.get(known[index].row),
             "near": cluster.get(int(near[index])),
             "asked": asked.get(known[index].question),
+            "talk": talks.get(index),
         }
         found = next(((way, place) for way, place in ways.items() if place is not None), None)
         if found is not None:
@@ -200,4 +206,6 @@ def overlap(chats: Sequence[Chat], known: Sequence[Digest], near: NDArray[np.int
             counts[found[0]] += 1
     if rows:
         another = _(", {count} with another answer", count=counts["asked"]) if counts["asked"] else ""
+        if counts["talk"]:
+            another += _(", {count} as a part of the same talk", count=counts["talk"])
         yield finding("D401", rows, others=others, exact=counts["exact"], near=counts["near"], another=another)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,8 @@ _BETWEEN, _BEHIND = re.compile(r"(?<=\S)[^\S\n]+(?=\S)"), re.compile(r"[^\S\n]+$
 class Digest:
     """What two rows are compared by. whole, question: hashes of the text without its case and spaces, by which rows
     stay on one side of a split.  answer: the same of the last answer.  row, asked, answered: the three of the text as
-    it reads, where case, lines and their indentation say something."""
+    it reads, where case, lines and their indentation say something.  begins: ``whole`` of each row that would end
+    with a learned answer before the last one."""
 
     whole: bytes
     question: bytes
@@ -31,10 +33,11 @@ class Digest:
     row: bytes = b""
     asked: bytes = b""
     answered: bytes = b""
+    begins: tuple[bytes, ...] = ()
 
 
 def digests(chats: Sequence[Chat]) -> list[Digest]:
-    return [Digest(*_hashes(chat, normal), *_hashes(chat, readable)) for chat in chats]
+    return [Digest(*_hashes(chat, normal), *_hashes(chat, readable), _beginnings(chat)) for chat in chats]
 
 
 def exact(chat: Chat) -> bytes:
@@ -51,6 +54,12 @@ def _hashes(chat: Chat, form: Callable[[str], str]) -> tuple[bytes, bytes, bytes
     question = _hash([*tools, *(f"{_role(m)}\0{form(m.content)}{_called(m)}" for m in asked)])
     answer = _hash(f"{m.role}\0{form(m.content)}\0{form(m.thinking or '')}{_called(m)}" for m in chat.messages[last:])
     return _hash([question.hex(), answer.hex()]), question, answer
+
+
+def _beginnings(chat: Chat) -> tuple[bytes, ...]:
+    last = chat.last_answer() or 0
+    ends = [place for place, message in enumerate(chat.messages[:last], start=1) if message.learn]
+    return tuple(_hashes(replace(chat, messages=chat.messages[:end]), normal)[0] for end in ends)
 
 
 def _role(message: Message) -> str:
@@ -90,7 +99,8 @@ def said(chat: Chat, reads: Reads = "turns") -> str:
 def clusters(
     chats: Sequence[Chat], known: Sequence[Digest], reads: Reads = "turns"
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(N,) labels of near duplicates alone, and of rows that belong on one side: near duplicates and same questions.
+    """(N,) labels of near duplicates alone, and of rows that belong on one side: near duplicates, same questions, and a
+    talk with those that go on from it.
 
     A pure function of the texts: the order of the rows changes the labels' numbers, not who is together.
     """
@@ -109,4 +119,22 @@ def clusters(
     asked: dict[bytes, int] = {}
     for index, digest in enumerate(known):
         together.join(index, asked.setdefault(digest.question, index))
+    for whole, longer in continued(known):
+        together.join(whole, longer)
     return near.labels(), together.labels()
+
+
+def continued(known: Sequence[Digest]) -> list[tuple[int, int]]:
+    """(row, longer row): talks that others go on from, as where a conversation was written down after each turn. One
+    that more than a fifth of the rows go on from is a common opening, such as a greeting, and not meant."""
+    longer: dict[bytes, list[int]] = defaultdict(list)
+    for index, digest in enumerate(known):
+        for beginning in digest.begins:
+            longer[beginning].append(index)
+    most = max(3, len(known) // 5)
+    return [
+        (index, other)
+        for index, digest in enumerate(known)
+        if len(longer.get(digest.whole, ())) <= most
+        for other in longer.get(digest.whole, ())
+    ]
