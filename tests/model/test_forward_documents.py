@@ -20,6 +20,7 @@ from tunewright.model.forward import HiddenStates, collate, one_document_a_row
 from tunewright.model.loss import TokenLoss, summed_loss
 
 KINDS = ["llama", "gpt2", "qwen2", "qwen3", "mistral", "gemma2", "granite", "bloom"]
+MASKED = {"gemma2", "bloom", "mistral"}  # a cap, distances instead of positions, a window of four tokens
 
 
 def documents(count: int = 9) -> list[Rendered]:
@@ -75,7 +76,7 @@ def test_rows_of_several_documents_can_be_batched_with_other_rows(kind: str) -> 
 def test_a_model_that_cannot_keep_documents_apart_is_found_out(kind: str, keeps: bool) -> None:
     states = HiddenStates(tiny_model(kind))
     states(collate(join_documents(documents(), 1000)))
-    assert states._keeps_apart is keeps
+    assert states._tried == {False: keeps}
 
 
 def test_without_its_starts_the_same_row_has_another_loss() -> None:
@@ -118,3 +119,72 @@ def test_a_step_of_training_is_the_same_with_documents_joined_or_apart(method: s
         found.append((float(total.detach()), [p.grad for p in model.parameters() if p.requires_grad]))
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
     assert same(found[0][1], found[1][1])
+
+
+# ---- rows end to end, while a model is trained on a CPU ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_end_to_end_have_the_loss_and_gradients_of_rows_alone(kind: str) -> None:
+    model, rows = tiny_model(kind), documents()
+    alone, gradients = loss_and_gradients(model, rows, 1)
+    with kernels(model):
+        together, others = loss_and_gradients(model, rows, len(rows))
+    assert together == pytest.approx(alone, rel=1e-5)
+    assert same(gradients, others)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_that_pads_goes_through_the_layers(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But in models whose attention is more than its plain product: there a row of all would be one large mask."""
+    model, rows = tiny_model(kind), documents()
+    sizes: list[tuple[int, ...]] = []
+    own = HiddenStates._all
+
+    def watched(self: HiddenStates, ids: torch.Tensor, *more: Any) -> torch.Tensor:
+        sizes.append(tuple(ids.shape))
+        return own(self, ids, *more)
+
+    monkeypatch.setattr(HiddenStates, "_all", watched)
+    needed = [row.length - 1 for row in rows]
+    with kernels(model):
+        states = HiddenStates(model)
+        states(collate(rows))
+        assert sizes[-1] == ((len(rows), max(needed)) if kind in MASKED else (1, sum(needed)))
+        states(collate(rows[:1]))
+        assert sizes[-1] == (1, needed[0])
+    states(collate(rows))  # as it is measured and served
+    assert sizes[-1] == (len(rows), max(needed))
+
+
+def test_a_window_is_kept_within_each_document() -> None:
+    """Mistral's layers look at the last few tokens only: transformers' own mask says so, row by row."""
+    model, rows = tiny_model("mistral"), documents()
+    model.config.sliding_window = 4096
+    wide, _gradients = loss_and_gradients(model, rows, 1)
+    model.config.sliding_window = 8  # longer than the documents of the trial, shorter than some of the rows
+    alone, gradients = loss_and_gradients(model, rows, 1)
+    assert alone != pytest.approx(wide, rel=1e-4)
+    with kernels(model):
+        together, others = loss_and_gradients(model, rows, len(rows))
+    assert together == pytest.approx(alone, rel=1e-5) and same(gradients, others)
+
+
+def test_attention_that_drops_weights_in_training_stays_in_its_document() -> None:
+    """The trial, which drops nothing, does not see that transformers' own attention is asked then."""
+    model = tiny_model("llama")
+    for module in model.modules():
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.5
+    first, second = documents(2)
+    found = []
+    with kernels(model):
+        states = HiddenStates(model)
+        model.eval()
+        states(collate([first, second]))
+        model.train()
+        for beside in (first, Rendered(first.ids[::-1].copy(), first.learn, first.origin)):
+            torch.manual_seed(0)
+            found.append(states(collate([beside, second])).detach())
+    assert torch.equal(found[0][first.learned :], found[1][first.learned :])
+    assert not torch.allclose(found[0][: first.learned], found[1][: first.learned])

@@ -136,9 +136,9 @@ def test_step_evaluation_and_save_are_really_made(home: Path, tiny_base: Path, m
 def test_it_is_the_step_with_the_largest_micro_batch(training: Callable[..., Any]) -> None:
     made = training(budget=80)
     found = once(made)
-    sizes = [max(micro.tokens for micro in cut(made.steps.lengths(n), 80)) for n in range(len(made.steps))]
+    sizes = [max(micro.tokens for micro in cut(made.steps.lengths(n), 80, False)) for n in range(len(made.steps))]
     rows = made.steps[found.step - 1]
-    assert max(micro.tokens for micro in cut([row.length for row in rows], 80)) >= 0.9 * max(sizes)
+    assert max(micro.tokens for micro in cut([row.length for row in rows], 80, False)) >= 0.9 * max(sizes)
     assert (found.rows, found.tokens) == (len(rows), sum(row.length for row in rows))
     assert found.disk_bytes > 0 and found.memory_bytes > 10**8
 
@@ -146,7 +146,7 @@ def test_it_is_the_step_with_the_largest_micro_batch(training: Callable[..., Any
 def test_time_of_all_steps_is_that_of_one_by_their_tokens(training: Callable[..., Any]) -> None:
     made = training(budget=80)
     found = once(made)
-    every = [sum(micro.tokens for micro in cut(made.steps.lengths(n), 80)) for n in range(len(made.steps))]
+    every = [sum(micro.tokens for micro in cut(made.steps.lengths(n), 80, False)) for n in range(len(made.steps))]
     assert found.training_seconds == pytest.approx(found.step_seconds * sum(every) / every[found.step - 1], abs=0.06)
 
 
@@ -219,7 +219,7 @@ def out_of_memory_above(monkeypatch: pytest.MonkeyPatch, tokens: int) -> None:
     real = story.StepTrainer.accumulate
 
     def refusing(self: Any, rows: Any, *more: Any) -> Any:
-        if max(micro.tokens for micro in cut([row.length for row in rows], self.token_budget)) > tokens:
+        if max(micro.tokens for micro in cut([row.length for row in rows], self.token_budget, True)) > tokens:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
         return real(self, rows, *more)
 
@@ -340,4 +340,6 @@ def test_a_limit_on_address_space_is_told_and_not_died_of(home: Path, tiny_base:
 
 
 def test_micro_batches_are_cut_as_in_training() -> None:
-    assert cut([5, 9, 4], 9) == [Micro(9, 9), Micro(5, 5), Micro(4, 4)]
+    assert cut([5, 9, 4], 9, True) == [Micro(9, 9), Micro(5, 5), Micro(4, 4)]
+    assert cut([5, 9, 4, 4], 12, True) == [Micro(9, 9), Micro(10, 5), Micro(4, 4)]
+    assert cut([5, 9, 4, 4], 12, False) == [Micro(9, 9), Micro(9, 4), Micro(4, 4)]

@@ -6,8 +6,9 @@ the same arithmetic as the model's own in fewer passes, and keeps less for the b
 
 No model is trusted for its name: a norm or an activation is replaced only after both gave the same numbers on a trial,
 an adapter's layer only where it is PEFT's plain case, and attention hands everything but plain causal rows back to
-transformers. All parts are taken out again when training ends, so that what is measured and served is transformers' own
-code. On a GPU nothing is replaced; its kernels are good.
+transformers. Several documents in one row, told to it by ``model/documents.py``, cost it no more than as many rows.
+All parts are taken out again when training ends, so that what is measured and served is transformers' own code. On a
+GPU nothing is replaced; its kernels are good.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
@@ -27,9 +28,9 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from tunewright.model.documents import ATTENTION, Document, mask, told
 from tunewright.model.forward import causal_model
 
-ATTENTION = "tunewright_cpu"
 CHANGES = ("position_bias", "s_aux", "softcap")  # arguments that make attention more than its plain product
 BLOCK = 128  # queries at once: their scores stay in a core's cache
 KEEP_UP_TO = 1024  # tokens of a row whose attention weights are kept for the backward pass instead of made again
@@ -205,13 +206,19 @@ def _attention(
     module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
     attention_mask: torch.Tensor | None, dropout: float = 0.0, scaling: float | None = None, **more: Any,
 ) -> tuple[torch.Tensor, None]:  # fmt: skip
-    """Causal attention of right-padded rows; anything else (a mask, a window, a cache) is transformers' business.
+    """Causal attention of right-padded rows, or within the documents that rows consist of; anything else (a mask, a
+    window, a cache) is transformers' business.
 
     query: (B, heads, T, D); key, value: (B, key heads, T, D). Returns (B, T, heads, D).
     """
+    known = told()
     plain = attention_mask is None and not dropout and query.shape[2] == key.shape[2] and query.shape[2] > 1
     plain = plain and all(more.get(name) is None for name in CHANGES)
     if not plain or not getattr(module, "is_causal", True) or more.get("is_causal") is False:
+        if known is not None:
+            known.unheeded = True
+            if attention_mask is None:
+                attention_mask = mask(known.documents, query.shape[2])
         out, _none = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **more
         )
@@ -219,54 +226,68 @@ def _attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype
     with torch.autocast("cpu", enabled=False):
-        result: torch.Tensor = _Causal.apply(query.to(dtype), key.to(dtype), value.to(dtype), scale)
+        documents = [(row, 0, query.shape[2]) for row in range(len(query))] if known is None else known.documents
+        result: torch.Tensor = _Causal.apply(query.to(dtype), key.to(dtype), value.to(dtype), scale, documents)
     return result, None
 
 
+def _mask(*args: Any, local_size: int | None = None, **more: Any) -> torch.Tensor | None:
+    """What transformers asks for before the layers. Documents that are told need none, unless one is longer than the
+    window of a layer."""
+    if (known := told()) is not None:
+        longest = max(end - start for _row, start, end in known.documents)
+        if local_size is None or longest <= local_size:
+            return None
+    return sdpa_mask(*args, local_size=local_size, **more)
+
+
 class _Causal(torch.autograd.Function):
-    """Row by row, block of queries by block of queries; each block sees only the keys up to its own end."""
+    """Document by document, block of queries by block of queries; each block sees only the keys of its document up to
+    its own end. documents: (row, start, end) of all places."""
 
     @staticmethod
-    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float) -> torch.Tensor:
+    def forward(
+        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float,
+        documents: Sequence[Document],
+    ) -> torch.Tensor:  # fmt: skip
         rows, heads, length, width = query.shape
         out = query.new_empty(rows, length, heads, width)
         weights: list[torch.Tensor] = []
-        for row in range(rows):
-            for start, end in _blocks(length):
-                chance = _weights(_grouped(query, key, row, start, end), key[row, :, :end], end - start, scale)
-                part = torch.bmm(chance, value[row, :, :end])  # (K, G * n, D)
+        for row, first, last in documents:
+            for start, end in _blocks(first, last):
+                chance = _weights(_grouped(query, key, row, start, end), key[row, :, first:end], end - start, scale)
+                part = torch.bmm(chance, value[row, :, first:end])  # (K, G * n, D)
                 out[row, start:end] = part.view(heads, end - start, width).transpose(0, 1)
-                if length <= KEEP_UP_TO:
+                if last - first <= KEEP_UP_TO:
                     weights.append(chance)
         ctx.save_for_backward(query, key, value, *weights)
-        ctx.scale = scale
+        ctx.scale, ctx.documents = scale, documents
         return out
 
     @staticmethod
     def backward(ctx: Any, *outer: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query, key, value, *weights = ctx.saved_tensors
         kept = iter(weights)
-        rows, _heads, length, _width = query.shape
         slope = outer[0].transpose(1, 2)  # (B, heads, T, D)
         grads = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
-        for row in range(rows):
-            for start, end in _blocks(length):
-                part = _grouped(query, key, row, start, end)
-                known = next(kept, None)
-                chance = _weights(part, key[row, :, :end], end - start, ctx.scale) if known is None else known
+        for row, first, last in ctx.documents:
+            for start, end in _blocks(first, last):
+                part, seen = _grouped(query, key, row, start, end), key[row, :, first:end]
+                known = last - first <= KEEP_UP_TO
+                chance = next(kept) if known else _weights(part, seen, end - start, ctx.scale)
                 out = _grouped(slope, key, row, start, end)
-                grads[2][row, :, :end].baddbmm_(chance.transpose(1, 2), out)
-                of_chance = torch.bmm(out, value[row, :, :end].transpose(1, 2))
+                grads[2][row, :, first:end].baddbmm_(chance.transpose(1, 2), out)
+                of_chance = torch.bmm(out, value[row, :, first:end].transpose(1, 2))
                 of_score = torch._softmax_backward_data(of_chance, chance, -1, chance.dtype).mul_(ctx.scale)
-                of_query = torch.bmm(of_score, key[row, :, :end])
+                of_query = torch.bmm(of_score, seen)
                 grads[0][row, :, start:end] = of_query.view(query.shape[1], end - start, -1)
-                grads[1][row, :, :end].baddbmm_(of_score.transpose(1, 2), part)
-        return (*grads, None)
+                grads[1][row, :, first:end].baddbmm_(of_score.transpose(1, 2), part)
+        return (*grads, None, None)
 
 
-def _blocks(length: int) -> Iterator[tuple[int, int]]:
-    for start in range(0, length, BLOCK):
-        yield start, min(length, start + BLOCK)
+def _blocks(first: int, last: int) -> Iterator[tuple[int, int]]:
+    for start in range(first, last, BLOCK):
+        yield start, min(last, start + BLOCK)
 
 
 def _grouped(x: torch.Tensor, key: torch.Tensor, row: int, start: int, end: int) -> torch.Tensor:
@@ -288,4 +309,4 @@ def _future(queries: int, keys: int, groups: int, dtype: torch.dtype) -> torch.T
 
 
 AttentionInterface.register(ATTENTION, _attention)
-AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+AttentionMaskInterface.register(ATTENTION, _mask)

@@ -3,13 +3,17 @@
 Rows are padded on the right and go through the model without an attention mask: attention is causal, so no real token
 ever looks at padding. Logits are nobody's business but the caller's, who makes them in chunks.
 
+While a model is trained on a CPU (``model/fast.py``) there is no padding: the rows lie end to end in one, and attention
+is told where each begins and ends (``model/documents.py``).
+
 A row of several documents (``data/joined.py``) tells the model where each begins by positions that start anew;
-transformers' masks then keep attention within a document. A model whose masks do not is found out by trying, and gets
-each document in a row of its own.
+transformers' masks then keep attention within a document. A model that keeps them apart in neither way is found out by
+trying, and gets each document in a row of its own.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +23,7 @@ from torch import nn
 
 from tunewright.data.joined import Joined
 from tunewright.example import Rendered
+from tunewright.model.documents import ATTENTION, Document, telling
 
 LARGE = 1000.0  # a logit that no cap leaves alone
 APART = 0.01  # of what a leak between documents would change, this much may be rounding
@@ -27,13 +32,24 @@ APART = 0.01  # of what a leak between documents would change, this much may be 
 @dataclass(frozen=True)
 class Batch:
     """ids: (B, T) int64, padded on the right.  predicts: (B, T) bool, True where the *next* token is learned.
-    targets: (N,) int64, the learned tokens in the order of ``predicts``.  positions: (B, T) int64, each token's place
-    in its document; None where each row is one document."""
+    targets: (N,) int64, the learned tokens in the order of ``predicts``.  documents: where each lies, one after the
+    other and without what pads a row; mostly a row is one."""
 
     ids: torch.Tensor
     predicts: torch.Tensor
     targets: torch.Tensor
-    positions: torch.Tensor | None = None
+    documents: tuple[Document, ...]
+
+    @property
+    def positions(self) -> torch.Tensor | None:
+        """(B, T) int64, each token's place in its document, padding counting on; None where each row is one."""
+        rows, width = self.ids.shape
+        if len(self.documents) == rows:
+            return None
+        places = torch.arange(width).repeat(rows, 1)
+        for row, start, _end in self.documents:
+            places[row, start:] = torch.arange(width - start)
+        return places.to(self.ids.device)
 
     def rows_of_targets(self) -> torch.Tensor:
         """(N,) the row that each target stands in."""
@@ -47,41 +63,39 @@ def collate(rows: Sequence[Rendered], device: torch.device | str = "cpu") -> Bat
     ids = torch.zeros(len(rows), max(lengths), dtype=torch.long)
     predicts = torch.zeros(len(rows), max(lengths), dtype=torch.bool)
     targets: list[torch.Tensor] = []
+    documents: list[Document] = []
     for index, (row, length) in enumerate(zip(rows, lengths, strict=True)):
         own, learn = torch.from_numpy(row.ids.astype("int64")), torch.from_numpy(row.learn[1 : length + 1].copy())
         ids[index, :length] = own[:length]
         predicts[index, : len(learn)] = learn
         targets.append(own[1 : length + 1][learn])
-    positions = _positions(rows, ids.shape[1])
-    if positions is not None:
-        positions = positions.to(device)
-    return Batch(ids.to(device), predicts.to(device), torch.cat(targets).to(device), positions)
+        starts = [start for start in row.starts.tolist() if start < length] if isinstance(row, Joined) else [0]
+        documents += [(index, start, end) for start, end in zip(starts, [*starts[1:], length], strict=True)]
+    return Batch(ids.to(device), predicts.to(device), torch.cat(targets).to(device), tuple(documents))
 
 
-def _positions(rows: Sequence[Rendered], width: int) -> torch.Tensor | None:
-    """(B, T) places that start anew with each document; padding counts on. None if no row holds several."""
-    if not any(isinstance(row, Joined) and len(row.starts) > 1 for row in rows):
-        return None
-    places = torch.arange(width).repeat(len(rows), 1)
-    for index, row in enumerate(rows):
-        for start in row.starts.tolist() if isinstance(row, Joined) else ():
-            places[index, start:] = torch.arange(max(0, width - start))
-    return places
+def end_to_end(batch: Batch) -> Batch:
+    """The same documents in one row without padding; what they predict stays in the same order."""
+    inside = torch.zeros_like(batch.predicts)
+    documents: list[Document] = []
+    for row, start, end in batch.documents:
+        inside[row, start:end] = True
+        place = documents[-1][2] if documents else 0
+        documents.append((0, place, place + end - start))
+    return Batch(batch.ids[inside][None], batch.predicts[inside][None], batch.targets, tuple(documents))
 
 
 def one_document_a_row(batch: Batch) -> Batch:
     """The same documents, each in a row of its own; what they predict stays in the same order."""
-    assert batch.positions is not None
-    rows, starts = (batch.positions == 0).nonzero(as_tuple=True)
-    ends = torch.cat([starts[1:], starts.new_zeros(1)])
-    ends[ends == 0] = batch.ids.shape[1]
-    width = int((ends - starts).max())
-    ids = batch.ids.new_zeros(len(rows), width)
-    predicts = batch.predicts.new_zeros(len(rows), width)
-    for index, (row, start, end) in enumerate(zip(rows.tolist(), starts.tolist(), ends.tolist(), strict=True)):
+    width = max(end - start for _row, start, end in batch.documents)
+    ids = batch.ids.new_zeros(len(batch.documents), width)
+    predicts = batch.predicts.new_zeros(len(batch.documents), width)
+    documents: list[Document] = []
+    for index, (row, start, end) in enumerate(batch.documents):
         ids[index, : end - start] = batch.ids[row, start:end]
         predicts[index, : end - start] = batch.predicts[row, start:end]
-    return Batch(ids, predicts, batch.targets)
+        documents.append((index, 0, end - start))
+    return Batch(ids, predicts, batch.targets, tuple(documents))
 
 
 def causal_model(model: nn.Module) -> nn.Module:
@@ -102,16 +116,20 @@ class HiddenStates:
         self.head = self.causal.get_output_embeddings()  # type: ignore[operator]
         self.decoder = getattr(self.causal, self.causal.base_model_prefix, None)  # type: ignore[arg-type]
         self.whole = not self._plain()
-        self._keeps_apart: bool | None = None  # tried when the first row of several documents comes
+        self._tried: dict[bool, bool] = {}  # whether documents in one row stay apart: told where they lie, or not
 
     def __call__(self, batch: Batch) -> torch.Tensor:
         """(N, H) hidden states, or (N, V) logits if ``whole``."""
-        if batch.positions is not None:
-            if self._keeps_apart is None:
-                self._keeps_apart = self._tried_apart()
-            if not self._keeps_apart:
-                batch = one_document_a_row(batch)
+        if len(batch.documents) > 1 and self._goes_by_documents() and self._keeps_apart(told=True):
+            batch = end_to_end(batch)
+            with telling(batch.documents):
+                return self._all(batch.ids, batch.positions)[batch.predicts]
+        if batch.positions is not None and not self._keeps_apart(told=False):
+            batch = one_document_a_row(batch)
         return self._all(batch.ids, batch.positions)[batch.predicts]
+
+    def _goes_by_documents(self) -> bool:
+        return getattr(self.causal.config, "_attn_implementation", None) == ATTENTION
 
     def _all(self, ids: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:
         """(B, T, H) hidden states, or (B, T, V) logits if ``whole``."""
@@ -124,10 +142,16 @@ class HiddenStates:
         """(n, V) logits in fp32 of a chunk of what ``__call__`` gave."""
         return (states if self.whole else self.head(states.to(self.head.weight.dtype))).float()
 
+    def _keeps_apart(self, told: bool) -> bool:
+        if told not in self._tried:
+            self._tried[told] = self._try_apart(told)
+        return self._tried[told]
+
     @torch.no_grad()
-    def _tried_apart(self) -> bool:
+    def _try_apart(self, told: bool) -> bool:
         """Whether positions that start anew make the model attend within a document only: two documents in one row
-        give the states that each gives alone, to what rounding makes of the difference that a leak would be."""
+        give the states that each gives alone, to what rounding makes of the difference that a leak would be. ``told``:
+        with an attention that knows where they lie, and in every layer."""
         device = self.head.weight.device if self.head is not None else next(self.causal.parameters()).device
         first, second = torch.arange(1, 6, device=device)[None], torch.arange(2, 9, device=device)[None]
         together = torch.cat([first, second], dim=1)
@@ -136,9 +160,10 @@ class HiddenStates:
         self.causal.eval()
         try:
             alone = torch.cat([self._all(first), self._all(second)], dim=1).float()
-            apart = (self._all(together, positions).float() - alone).abs().max()
             leaked = (self._all(together).float() - alone).abs().max()
-            return bool(apart <= APART * leaked)
+            with telling(((0, 0, 5), (0, 5, 12))) if told else contextlib.nullcontext() as heard:
+                apart = (self._all(together, positions).float() - alone).abs().max()
+            return bool(apart <= APART * leaked) and not (heard is not None and heard.unheeded)
         except (TypeError, ValueError):  # no such argument
             return False
         finally:

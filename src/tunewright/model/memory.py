@@ -249,9 +249,10 @@ def forecast(
 ) -> Memory:
     """Peak memory of a training step.
 
-    tokens: of the largest micro-batch, padding included.  outputs: numbers that the last layer gives for a position
-    (one for each word of the vocabulary by default).  logit_tokens: positions whose logits exist at once
-    (all of them by default).  longest: tokens of its longest row.
+    tokens: of the largest micro-batch, with padding where there is any.  outputs: numbers that the last layer
+    gives for a position (one for each word of the vocabulary by default).  logit_tokens: positions whose logits exist
+    at once (all of them by default).  longest: tokens of its longest row; of rows end to end the mean, each token of
+    which counts once.
     """
     width = WIDTH[precision]
     trained = trainable_parameters(facts, recipe)

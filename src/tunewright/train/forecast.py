@@ -1,9 +1,9 @@
 """Memory and time before any weight is loaded.
 
 Memory comes from ``model/memory.py``. Time is arithmetic divided by speed: the arithmetic is counted from the shapes of
-the weights and the lengths of the rows as the steps will hold them, padding included; the speed is that of a matrix
-product of the base's own size, tried on this machine for a second, times the share of it that a whole step was
-measured to reach (benchmarks/forecast.py).
+the weights and the lengths of the rows as the steps will hold them, with padding where there is any; the speed is that
+of a matrix product of the base's own size, tried on this machine for a second, times the share of it that a whole step
+was measured to reach (benchmarks/forecast.py).
 """
 
 from __future__ import annotations
@@ -72,16 +72,25 @@ class Plan:
 
 @dataclass(frozen=True)
 class Micro:
-    """A micro-batch: its rows times the longest of them, and that."""
+    """A micro-batch. tokens: that go through the layers.  seen: how many of them a token may look at, with those after
+    it, in the mean."""
 
     tokens: int
-    longest: int
+    seen: int
 
 
-def cut(lengths: Sequence[int], budget: int) -> list[Micro]:
+def pads(recipe: Recipe, facts: ModelFacts, device: str) -> bool:
+    """Whether a micro-batch is its rows times the longest of them. On a CPU the rows of a usual decoder lie end to end
+    (``model/forward.py``), but for those of a new head, which reads the last token of each."""
+    return device != "cpu" or not facts.usual or recipe.classify.head == "linear"
+
+
+def cut(lengths: Sequence[int], budget: int, padded: bool) -> list[Micro]:
     """The micro-batches of one step whose rows have these lengths."""
-    groups = micro_batches(lengths, budget)
-    return [Micro(len(group) * lengths[group[0]], lengths[group[0]]) for group in groups]
+    sizes = [[lengths[index] for index in group] for group in micro_batches(lengths, budget)]
+    if padded:
+        return [Micro(len(group) * group[0], group[0]) for group in sizes]
+    return [Micro(sum(group), sum(length**2 for length in group) // max(1, sum(group))) for group in sizes]
 
 
 def step_memory(recipe: Recipe, facts: ModelFacts, prepared: Prepared, micro: Micro, device: str) -> Memory:
@@ -90,7 +99,7 @@ def step_memory(recipe: Recipe, facts: ModelFacts, prepared: Prepared, micro: Mi
     outputs = len(prepared.labels) or facts.vocabulary  # of the layer that the loss is taken on
     return forecast(
         facts, recipe, tokens=micro.tokens, precision=recipe.train.precision, outputs=outputs, logit_tokens=CHUNK,
-        device=device, longest=micro.longest,
+        device=device, longest=micro.seen,
     )  # fmt: skip
 
 
@@ -100,7 +109,7 @@ def largest(micros: Sequence[Micro], recipe: Recipe, facts: ModelFacts, device: 
     width, quick = WIDTH[recipe.train.precision], device == "cpu" and facts.usual
 
     def size(one: Micro) -> tuple[int, int]:
-        return activation_bytes(facts, recipe, width, one.tokens, one.longest, quick), one.tokens
+        return activation_bytes(facts, recipe, width, one.tokens, one.seen, quick), one.tokens
 
     return max(micros, key=size, default=Micro(0, 0))
 
@@ -113,7 +122,7 @@ def foresee(
     outputs = len(prepared.labels) or facts.vocabulary
     assert recipe.train.precision != "auto" and recipe.evaluate.max_new_tokens != "auto"
     steps = _steps(recipe, prepared, replay)
-    seen = _cut(steps, recipe)
+    seen = _cut(steps, recipe, facts, device)
     memory = peak(recipe, facts, prepared, replay, device).as_dict()
     speed = matrix_speed(facts, recipe.train.precision, device)
     share = sum(row.learned for row in prepared.train) / max(1, sum(row.length for row in prepared.train))
@@ -135,13 +144,14 @@ def foresee(
 
 def peak(recipe: Recipe, facts: ModelFacts, prepared: Prepared, replay: int, device: str) -> Memory:
     """Memory of the step that takes most."""
-    micros = [micro for step in _cut(_steps(recipe, prepared, replay), recipe) for micro in step]
+    micros = [micro for step in _cut(_steps(recipe, prepared, replay), recipe, facts, device) for micro in step]
     return step_memory(recipe, facts, prepared, largest(micros, recipe, facts, device), device)
 
 
-def _cut(steps: Steps, recipe: Recipe) -> list[list[Micro]]:
-    assert recipe.train.token_budget != "auto"
-    return [cut(steps.lengths(step), recipe.train.token_budget) for step in range(min(len(steps), LOOKED_AT))]
+def _cut(steps: Steps, recipe: Recipe, facts: ModelFacts, device: str) -> list[list[Micro]]:
+    budget, padded = recipe.train.token_budget, pads(recipe, facts, device)
+    assert budget != "auto"
+    return [cut(steps.lengths(step), budget, padded) for step in range(min(len(steps), LOOKED_AT))]
 
 
 def step_seconds(
@@ -154,7 +164,7 @@ def step_seconds(
     trained = trainable_parameters(facts, recipe)
     flops: float = tokens * passes * facts.linear_weights
     flops += tokens * 6 * trained if method == "lora" else 0
-    flops += sum(6 * (facts.layers + facts.encoder_layers) * facts.queries * one.longest * one.tokens for one in micros)
+    flops += sum(6 * (facts.layers + facts.encoder_layers) * facts.queries * one.seen * one.tokens for one in micros)
     flops += share * tokens * (6 if method == "full" else 4) * outputs * facts.hidden
     return flops / (speed * TRAIN_SHARE[precision][method]) + trained / UPDATED
 

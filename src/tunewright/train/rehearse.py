@@ -29,7 +29,7 @@ from tunewright.model import derived
 from tunewright.model.fast import give_back_memory
 from tunewright.text import _
 from tunewright.train.batches import Steps
-from tunewright.train.forecast import Plan, cut, largest
+from tunewright.train.forecast import Plan, cut, largest, pads
 from tunewright.train.ready import Ready
 from tunewright.train.space import Change, DoesNotFit, Room, does_not_fit, room, smaller_budgets, smallest_change
 from tunewright.train.trainer import StepTrainer, is_out_of_memory
@@ -93,7 +93,7 @@ def rehearse(
 def _once(
     trainer: StepTrainer, ready: Ready, evaluate: Callable[[Sequence[Rendered]], object], device: str
 ) -> Rehearsed:
-    steps, budget = trainer.steps, trainer.token_budget
+    recipe, steps, budget = ready.recipe, trainer.steps, trainer.token_budget
     number = largest_step(steps, budget, ready, device)
     rows = steps[number]
     folder = trainer.run.checkpoints / FOLDER
@@ -112,7 +112,9 @@ def _once(
         size = _save(trainer, states, folder)
         times.append(time.monotonic())
     taken = [round(end - start, 3) for start, end in pairwise(times)]
-    share = sum(_padded(steps, step, budget) for step in range(len(steps))) / max(1, _padded(steps, number, budget))
+    padded = pads(recipe, ready.facts, device)
+    tokens = [sum(micro.tokens for micro in cut(steps.lengths(step), budget, padded)) for step in range(len(steps))]
+    share = sum(tokens) / max(1, tokens[number])
     return Rehearsed(
         peak.bytes, number + 1, len(rows), sum(row.length for row in rows), taken[0], round(taken[0] * share, 1),
         taken[1], taken[2], size, budget,
@@ -122,7 +124,8 @@ def _once(
 def largest_step(steps: Steps, budget: int, ready: Ready, device: str) -> int:
     """The number, from 0, of the step whose largest micro-batch takes most memory; of equals that with most tokens."""
     facts, recipe = ready.facts, ready.recipe
-    micros = [largest(cut(steps.lengths(step), budget), recipe, facts, device) for step in range(len(steps))]
+    padded = pads(recipe, facts, device)
+    micros = [largest(cut(steps.lengths(step), budget, padded), recipe, facts, device) for step in range(len(steps))]
     top = largest(micros, recipe, facts, device)
     return max((step for step, micro in enumerate(micros) if micro == top), key=lambda step: sum(steps.lengths(step)))
 
@@ -130,10 +133,6 @@ def largest_step(steps: Steps, budget: int, ready: Ready, device: str) -> int:
 def longest(steps: Steps) -> int:
     """Tokens of the longest row of any step."""
     return max(max(steps.lengths(step)) for step in range(len(steps)))
-
-
-def _padded(steps: Steps, step: int, budget: int) -> int:
-    return sum(micro.tokens for micro in cut(steps.lengths(step), budget))
 
 
 def _batch(rows: Sequence[Rendered]) -> list[Rendered]:

@@ -135,7 +135,7 @@ def _options(
     length = prepared.longest // 2
     while length >= SHORTEST:
         values = {"data.max_length": length, "data.too_long": "truncate", "train.token_budget": length}
-        micro = Micro(length, length)
+        micro = Micro(length, length)  # one row
         cost = _("which cuts rows that are longer; the ledger counts them")
         yield Change(values, cost, step_memory(recipe, facts, prepared, micro, device).total)
         length //= 2
