@@ -305,8 +305,10 @@ class RunDir:
 
 def require_free(out: str | os.PathLike[str] | None) -> None:
     """Raises RunError if ``out`` is a file, or a folder with something in it: more than the lock of a process that was
-    killed before it had written anything."""
+    killed before it had written anything; ResourceError if no folder of that name can be made there."""
     path = None if out is None else Path(out)
+    if path is not None:
+        _require_possible(path)
     if path is not None and path.exists() and (not path.is_dir() or any(map(_counts, path.iterdir()))):
         raise RunError(
             _("the run folder exists already"),
@@ -314,6 +316,20 @@ def require_free(out: str | os.PathLike[str] | None) -> None:
             do=_("give another folder, or go on with the run that is there"),
             command=f"tunewright resume {path}",
         )
+
+
+def _require_possible(path: Path) -> None:
+    """What would keep a folder from being made is told before a base is fetched for it."""
+    whole = path.absolute()
+    there = next(folder for folder in (whole, *whole.parents) if os.path.exists(folder))
+    try:
+        for part in whole.relative_to(there).parts:
+            with contextlib.suppress(FileNotFoundError):
+                os.lstat(there / part)  # a name that no folder can have is another error than one that is not there
+        if there != whole and not os.access(there, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise _disk(error, path) from error
 
 
 def _counts(path: Path) -> bool:

@@ -12,11 +12,12 @@ import torch
 from tests.tiny import quick, sha256, weights, write_chats
 
 from tunewright import api, rundir
-from tunewright.errors import BaseModelError, DataError, RecipeError, RunError, TunewrightError
+from tunewright.errors import BaseModelError, DataError, RecipeError, ResourceError, RunError, TunewrightError
 from tunewright.infer.open import open_run
 from tunewright.recipe.keys import keys
 from tunewright.recipe.load import load
 from tunewright.rundir import RunDir
+from tunewright.train import run as story
 from tunewright.train.events import Listener
 
 
@@ -218,6 +219,16 @@ def test_a_folder_that_exists_is_refused_before_anything_is_read(
     with pytest.raises(RunError, match="exists already"):
         api.train("town.jsonl", quick(tiny_base), out="run", listener=Ear())
     assert [p.name for p in (home / "run").iterdir()] == ["mine.txt"] and told == []
+
+
+@pytest.mark.parametrize("out", ["town.jsonl/run", "below/" + "x" * 300])
+def test_a_folder_that_cannot_be_made_is_refused_before_a_base_is_fetched(
+    home: Path, out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(story, "get_fitting", lambda *_given: pytest.fail("the base was fetched"))
+    with pytest.raises(ResourceError, match="cannot write"):
+        api.train("town.jsonl", out=out)
+    assert not (home / "below").exists()
 
 
 def test_runs_are_numbered(home: Path, tiny_base: Path) -> None:
