@@ -3,6 +3,7 @@
     python benchmarks/retention.py DATA                       # every task and way: an hour on two cores
     python benchmarks/retention.py DATA --bases smollm2-135m-instruct --tasks identity --ways unprotected default
     python benchmarks/retention.py DATA --tasks medical --rows 32 --set train.epochs=2      # where time is short
+    python benchmarks/retention.py DATA --tasks reviews --seeds 0 1 2      # the table shows means of the seeds
     python benchmarks/retention.py DATA --show                # the table of what is measured already
     python benchmarks/retention.py DATA --time                # what the default costs, step beside step
 
@@ -30,7 +31,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 from unittest import mock
 
@@ -56,8 +57,9 @@ from tunewright.train.ready import get_ready  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 TASKS = ("identity", "medical", "reviews")
-COMMON = ["evaluate.rows=0", "save.every=100000", "seed=0"]  # answers take long and are no number here
+COMMON = ["evaluate.rows=0", "save.every=100000"]  # answers take long and are no number here
 MEDICAL = 72  # rows, of which 16 are held out
+REVIEWS = 160, 400  # trained, held out; a point is four of these
 SHRUNK = 0.7  # of the adapter that is left by the way "scaled"
 
 
@@ -88,7 +90,9 @@ def rows_of(task: str, data: Path, folder: Path, medical: int = MEDICAL) -> list
         lines = (data / "rotten_tomatoes" / f"rt-polarity.{ending}").read_text(encoding="utf-8").splitlines()
         chats += [(f"Is this review positive or negative? {line.strip()}", word) for line in lines]
     random.Random(0).shuffle(chats)
-    return [_written(chats[:240], folder / "reviews.jsonl"), "task=chat", "data.held_out=80"]
+    trained, held_out = REVIEWS
+    rows = _written(chats[: trained + held_out], folder / "reviews.jsonl")
+    return [rows, "task=chat", f"data.held_out={held_out}"]
 
 
 def _medical(row: dict[str, Any]) -> tuple[str, str]:
@@ -154,13 +158,14 @@ WAYS: dict[str, tuple[list[str], list[Any]]] = {
 
 
 def measure(
-    base: str, task: str, way: str, data: Path, folder: Path, medical: int = MEDICAL, keys: Sequence[str] = ()
+    base: str, task: str, way: str, data: Path, folder: Path, medical: int = MEDICAL, keys: Sequence[str] = (),
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Train and measure once; ``folder`` keeps the unprotected run for the way ``scaled``. keys: more of the recipe."""
     more, patches = WAYS[way]
-    plain = folder / f"{Path(base).name}-{task}"
+    plain = folder / f"{Path(base).name}-{task}-{seed}"
     slower = ["train.learning_rate=2e-4"] if way == "slower" else []
-    source, settings = _asked(base, rows_of(task, data, folder, medical), [*more, *keys, *slower])
+    source, settings = _asked(base, rows_of(task, data, folder, medical), [f"seed={seed}", *more, *keys, *slower])
     clock = Clock()
     out = plain if way == "unprotected" else folder / "run"
     shutil.rmtree(out, ignore_errors=True)
@@ -175,7 +180,7 @@ def measure(
             evaluation = tunewright.train(source, settings, out=out, listener=clock).evaluation
     general = evaluation["general"]
     return {
-        "base": Path(base).name, "task": task, "way": way, "seconds": round(clock.seconds, 1),
+        "base": Path(base).name, "task": task, "way": way, "seed": seed, "seconds": round(clock.seconds, 1),
         "right_before": evaluation["before"]["token_accuracy"]["value"],
         "right": evaluation["after"]["token_accuracy"]["value"],
         "loss": evaluation["after"]["loss"]["value"],
@@ -242,6 +247,20 @@ def cost(base: str, task: str, data: Path, folder: Path, medical: int, keys: Seq
 LEAST = {"answers": 1, "kept": 0, "sure": 0.5, "divergence": 0}  # what must have been lost for a share of it to be said
 
 
+def means(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One line for each base, task and way: the means of its seeds, of the seeds that its unprotected run has too."""
+    plain = {(line["base"], line["task"], line["seed"]) for line in lines if line["way"] == "unprotected"}
+    found: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for line in lines:
+        if (line["base"], line["task"], line["seed"]) in plain:
+            found.setdefault((line["base"], line["task"], line["way"]), []).append(line)
+    return [
+        {name: mean(line[name] for line in some) if isinstance(value, int | float) else value
+         for name, value in some[0].items()}
+        for some in found.values()
+    ]  # fmt: skip
+
+
 def show(lines: list[dict[str, Any]]) -> None:
     head = f"{'base':<22} {'task':<9} {'way':<16} {'right':>7} {'points':>7} {'answers':>10} {'undone':>7} "
     print(head + f"{'kept':>11} {'undone':>7} {'points':>7} {'undone':>7} {'nats':>6} {'undone':>7} {'time':>6}")
@@ -255,8 +274,8 @@ def show(lines: list[dict[str, Any]]) -> None:
         undone = {name: f"{1 - lost[name] / was:.0%}" if was > LEAST[name] else "" for name, was in before.items()}
         shown = {name: f"{undone.get(name, ''):>7}" for name in lost}
         print(f"{line['base']:<22} {line['task']:<9} {line['way']:<16} {100 * line['right']:>6.1f}% {points:>7} "
-              f"{line['after']:>3} of {line['asked']} {shown['answers']} "
-              f"{line['kept']:>4} of {line['knew']} {shown['kept']} "
+              f"{line['after']:>3.0f} of {line['asked']} {shown['answers']} "
+              f"{line['kept']:>4.0f} of {line['knew']} {shown['kept']} "
               f"{-lost['sure']:>+7.1f} {shown['sure']} "
               f"{line['divergence']:>6.3f} {shown['divergence']} {longer:>6}")  # fmt: skip
 
@@ -278,27 +297,28 @@ def main() -> None:
     parser.add_argument("--ways", nargs="*", choices=list(WAYS), default=list(WAYS))
     parser.add_argument("--results", type=Path, default=Path("retention.jsonl"))
     parser.add_argument("--rows", type=int, default=MEDICAL, help="of the medical task, the shortest")
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0])
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="more of each recipe")
     parser.add_argument("--show", action="store_true", help="train nothing")
     parser.add_argument("--time", action="store_true", help="only what the default costs")
     given = parser.parse_args()
     lines = [json.loads(line) for line in given.results.read_text().splitlines()] if given.results.exists() else []
-    done = {(line["base"], line["task"], line["way"]) for line in lines}
+    done = {(line["base"], line["task"], line["way"], line["seed"]) for line in lines}
     tasks = [(base, task) for base in given.bases for task in given.tasks]
     with tempfile.TemporaryDirectory() as folder:
         for base, task in tasks if given.time else []:
             print(cost(base, task, given.data.resolve(), Path(folder), given.rows, given.set), flush=True)
-        wanted = [] if given.show or given.time else [(*one, way) for one in tasks for way in given.ways]
-        for base, task, way in wanted:
-            if (Path(base).name, task, way) in done:
+        every = [(*one, way, seed) for one in tasks for seed in given.seeds for way in given.ways]
+        for base, task, way, seed in [] if given.show or given.time else every:
+            if (Path(base).name, task, way, seed) in done:
                 continue
-            line = measure(base, task, way, given.data.resolve(), Path(folder), given.rows, given.set)
+            line = measure(base, task, way, given.data.resolve(), Path(folder), given.rows, given.set, seed)
             lines.append(line)
             with open(given.results, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
             print(json.dumps(line), flush=True)
     if not given.time:
-        show(lines)
+        show(means(lines))
 
 
 if __name__ == "__main__":
