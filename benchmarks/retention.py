@@ -135,7 +135,7 @@ _answered = replay.answered
 
 def _held(cost: float, most: float, pull: float) -> tuple[list[str], list[Any]]:
     """The base's distribution held to, with other constants than the default's."""
-    constants = [(choose, "RETAIN_COST", cost), (choose, "MOST_RETAINED", most), (loss, "HOLD", pull)]
+    constants = [(choose, "RETAIN_COST", cost), (choose, "MOST_RETAINED", most), (replay, "PULL", pull)]
     return ["lora.settle=false"], [mock.patch.object(*constant) for constant in constants]
 
 

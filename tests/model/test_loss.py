@@ -13,7 +13,7 @@ from torch.nn import functional
 from tunewright.example import Origin, Rendered
 from tunewright.model import loss
 from tunewright.model.forward import HiddenStates
-from tunewright.model.loss import CHUNK, HOLD, Replayed, summed_loss
+from tunewright.model.loss import CHUNK, Replayed, summed_loss
 
 
 def with_bias(kind: str = "llama") -> Any:
@@ -33,7 +33,7 @@ def held(row: Rendered, states: HiddenStates) -> Replayed:
     teacher = torch.randn(row.learned, 32, generator=torch.Generator().manual_seed(row.length))
     if states.whole:
         teacher = states.causal.lm_head(teacher).detach()
-    return Replayed(row.ids, row.learn, row.origin, teacher)
+    return Replayed(row.ids, row.learn, row.origin, teacher, pull=0.5 + row.origin.row)  # another for each row
 
 
 def plain(states: HiddenStates, step: list[Rendered]) -> torch.Tensor:
@@ -45,7 +45,7 @@ def plain(states: HiddenStates, step: list[Rendered]) -> torch.Tensor:
         if isinstance(row, Replayed):
             teacher = row.teacher if states.whole else states.causal.lm_head(row.teacher).detach()
             apart = functional.kl_div(logits.log_softmax(1), teacher.log_softmax(1), log_target=True, reduction="sum")
-            total = total + HOLD * apart
+            total = total + row.pull * apart
         else:
             total = total + functional.cross_entropy(logits, ids[1:][learn], reduction="sum")
     return total

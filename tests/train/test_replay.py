@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,14 @@ from tests.tiny import quick, weights
 
 from tunewright import api, rundir
 from tunewright.evaluate import questions
+from tunewright.example import Origin, Rendered
 from tunewright.infer.open import open_base, open_run
 from tunewright.infer.transformers import TransformersEngine
 from tunewright.recipe.load import load as load_recipe
 from tunewright.tasks.chat import ask
 from tunewright.train import replay
+from tunewright.train import run as story
+from tunewright.train.batches import Steps
 
 
 @pytest.fixture
@@ -66,6 +70,27 @@ def test_a_general_prompt_is_no_general_question() -> None:
     asked = [*(one.text for one in questions.questions()), *questions.prompts()[0], *questions.prompts()[1]]
     trained = {prompt.lower() for prompt in replay.prompts()}
     assert not trained & {text.lower() for text in asked}
+
+
+@pytest.mark.parametrize(("learned", "pull"), [(2, 2 * replay.WEIGHS / 30), (10, 10 * replay.WEIGHS / 30), (90, 8.0)])
+def test_a_prompt_weighs_no_more_than_some_training_rows(learned: int, pull: float) -> None:
+    rows, general = [row_of(learned - 1), row_of(learned + 1)], [row_of(20), row_of(40)]
+    assert replay.pull(rows, general) == pytest.approx(pull)
+
+
+def row_of(learned: int) -> Rendered:
+    return Rendered(np.zeros(50 + learned, np.int32), np.arange(50 + learned) >= 50, Origin("rows", 1, 1))
+
+
+def test_a_run_pulls_by_what_its_rows_learn(home: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pulls: set[float] = set()
+    monkeypatch.setattr(story, "Steps", lambda *given: pulls.update(row.pull for row in given[5]) or Steps(*given))
+    api.train("town.jsonl", quick(tiny_base, "retain=1", "train.max_steps=1"), out="run")
+    labels = [{"prompt": f"Is {n} even?", "completion": "yes" if n % 2 == 0 else "no"} for n in range(24)]
+    (home / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in labels))
+    api.train("labels.jsonl", quick(tiny_base, "task=chat", "retain=1", "train.max_steps=1"), out="other")
+    [few, many] = sorted(pulls)
+    assert few < many <= replay.PULL
 
 
 @pytest.mark.parametrize("targets", ["[all-linear]", "[q_proj, lm_head]"])

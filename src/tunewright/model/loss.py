@@ -19,14 +19,15 @@ from tunewright.example import Rendered
 from tunewright.model.forward import HiddenStates, collate
 
 CHUNK = 256
-HOLD = 8.0  # weight of a token that is held to the base, against a token that is learned
 
 
 @dataclass(frozen=True, slots=True)
 class Replayed(Rendered):
-    """A row whose learned tokens are held to the base's distribution. teacher: (learned, H) the base's states there."""
+    """A row whose learned tokens are held to the base's distribution. teacher: (learned, H) the base's states there.
+    pull: how much each of them weighs against a token that is learned."""
 
     teacher: torch.Tensor
+    pull: float = 1.0
 
 
 class TokenLoss:
@@ -50,23 +51,26 @@ def summed_loss(
 ) -> torch.Tensor:
     """Loss in nats, summed over the rows' learned tokens. () fp32.
 
-    Cross entropy for training rows; ``HOLD`` times the divergence from the base for replayed ones. base_head: (V, H)
+    Cross entropy for training rows; for replayed ones the divergence from the base, times their pull. base_head: (V, H)
     output matrix of the base, where training changes the model's own.
     """
     batch = collate(rows, device)
     reached = states(batch)
     held = torch.tensor([isinstance(row, Replayed) for row in rows], device=device)[batch.rows_of_targets()]  # (N,)
-    teachers = [row.teacher for row in rows if isinstance(row, Replayed)]
-    teacher = torch.cat(teachers).to(device) if teachers else reached.new_empty(0)
+    replayed = [row for row in rows if isinstance(row, Replayed)]
+    teacher = torch.cat([row.teacher for row in replayed]).to(device) if replayed else reached.new_empty(0)
+    pulls = torch.tensor([row.pull for row in replayed for _token in range(row.learned)], device=device)  # (held,)
     if states.whole:
         if len(teacher) and teacher.shape[1] != reached.shape[1]:  # states of a base without the adapter on its head
             teacher = teacher @ states.head.weight.detach().to(teacher.dtype).T
-        return _plain(reached, batch.targets, held, teacher)
+        return _plain(reached, batch.targets, held, teacher, pulls)
     head = states.head
     bias = getattr(head, "bias", None)
     if base_head is None:
         base_head = head.weight.detach()
-    loss: torch.Tensor = _Chunked.apply(reached, head.weight, bias, batch.targets, held, teacher, base_head)
+    loss: torch.Tensor = _Chunked.apply(
+        reached, head.weight, bias, batch.targets, held, teacher, pulls, base_head
+    )  # fmt: skip
     return loss
 
 
@@ -100,27 +104,27 @@ def divergences(
 
 
 def _plain(
-    logits: torch.Tensor, targets: torch.Tensor, held: torch.Tensor, teacher: torch.Tensor
+    logits: torch.Tensor, targets: torch.Tensor, held: torch.Tensor, teacher: torch.Tensor, pulls: torch.Tensor
 ) -> torch.Tensor:
     """The same, written as one would. Here ``teacher`` are the base's logits."""
     logits = logits.float()
     loss = functional.cross_entropy(logits[~held], targets[~held], reduction="sum")
     if len(teacher):
         divergence = functional.kl_div(
-            logits[held].log_softmax(-1), teacher.float().log_softmax(-1), log_target=True, reduction="sum"
+            logits[held].log_softmax(-1), teacher.float().log_softmax(-1), log_target=True, reduction="none"
         )
-        loss = loss + HOLD * divergence
+        loss = loss + (pulls * divergence.sum(dim=1)).sum()
     return loss
 
 
 class _Chunked(torch.autograd.Function):
     """(hidden (N, H), weight (V, H), bias (V,) or None, targets (N,), held (N,) bool, teacher (held, H),
-    base_head (V, H)) -> () fp32."""
+    pulls (held,), base_head (V, H)) -> () fp32."""
 
     @staticmethod
     def forward(
         ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor,
-        held: torch.Tensor, teacher: torch.Tensor, base_head: torch.Tensor,
+        held: torch.Tensor, teacher: torch.Tensor, pulls: torch.Tensor, base_head: torch.Tensor,
     ) -> torch.Tensor:  # fmt: skip
         learns = (hidden.requires_grad, weight.requires_grad, bias is not None and bias.requires_grad)
         matrix = weight.detach().to(hidden.dtype)
@@ -137,20 +141,21 @@ class _Chunked(torch.autograd.Function):
             chance = _log_chances(part, matrix, bias)  # (n, V)
             count = int(hold.sum())
             wanted = _log_chances(teacher[used : used + count], base_head.to(teacher.dtype), bias) if count else None
+            pull = pulls[used : used + count, None]
             used += count
             tokens = targets[here][~hold]
             free = chance if wanted is None else chance[~hold]
             total -= free.gather(1, tokens[:, None]).sum()
             if wanted is not None:
                 known = wanted.exp()
-                total += HOLD * (known * (wanted - chance[hold])).sum()
+                total += (pull * known * (wanted - chance[hold])).sum()
             if not any(learns):
                 continue
             slope = chance.exp_()  # softmax, in place of its logarithm
             places = (~hold).nonzero()[:, 0]
             slope[places, tokens] -= 1
             if wanted is not None:
-                slope[hold] = HOLD * (slope[hold] - known)
+                slope[hold] = pull * (slope[hold] - known)
             narrow = slope.to(hidden.dtype)
             if grads[0] is not None:
                 torch.mm(narrow, matrix, out=grads[0][here])
@@ -165,7 +170,7 @@ class _Chunked(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *outer: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         grads = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
-        return (*(None if grad is None else (grad * outer[0]).to(dtype) for grad, dtype in grads), *[None] * 4)
+        return (*(None if grad is None else (grad * outer[0]).to(dtype) for grad, dtype in grads), *[None] * 5)
 
 
 def _log_chances(hidden: torch.Tensor, matrix: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

@@ -7,9 +7,12 @@ once (``infer/held.py``); while training, the tuned model's distribution at thes
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tunewright.data.codec import Codec
 from tunewright.data.template import ChatTemplate
 from tunewright.evaluate.questions import read_lines
+from tunewright.example import Rendered
 from tunewright.infer import held
 from tunewright.infer.engine import Progress
 from tunewright.infer.transformers import TransformersEngine
@@ -19,6 +22,8 @@ from tunewright.tasks.chat import ask
 
 PROMPTS = "general_prompts.txt"
 ANSWER_TOKENS = 32
+PULL = 8.0  # of a token that is held to the base, against one that is learned, at most
+WEIGHS = 16  # training rows, and no more, that a general prompt counts as much as
 
 
 def prompts() -> list[str]:
@@ -30,6 +35,14 @@ def share(recipe: Recipe) -> float:
     """General prompts to each training row."""
     assert recipe.retain != "auto"  # choose.py has filled it
     return 0.0 if recipe.retain == "off" else recipe.retain
+
+
+def pull(rows: Sequence[Rendered], general: Sequence[Rendered]) -> float:
+    """How much a held token weighs. Rows of which a word alone is learned, as of a label, have so few tokens that the
+    answer of a general prompt would drown them."""
+    learned = sum(row.learned for row in rows) / len(rows)
+    held = sum(row.learned for row in general) / len(general)
+    return min(PULL, WEIGHS * learned / held)
 
 
 def tokens(codec: Codec | None, system: str | None) -> float:

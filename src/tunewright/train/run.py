@@ -10,6 +10,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -235,7 +236,9 @@ def _replay(engine: Any, ready: Ready, listener: Listener) -> Sequence[Rendered]
     codec = ready.prepared.codec
     assert isinstance(codec, ChatTemplate)
     with listener.doing(_("Keeping the base's own answers"), len(replay.prompts())) as progress:
-        return replay.answered(engine, codec, ready.base.sha256, ready.recipe.data.system, progress)
+        general = replay.answered(engine, codec, ready.base.sha256, ready.recipe.data.system, progress)
+    pull = replay.pull(ready.prepared.train, general)
+    return [replace(row, pull=pull) for row in general]
 
 
 def _steps(ready: Ready, general: Sequence[Rendered]) -> Steps:
