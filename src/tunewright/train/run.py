@@ -224,7 +224,8 @@ def _settle(learner: Learner, lines: Sequence[dict[str, Any]], before: Measured,
     moved = lines[-1].get("divergence") if recipe.train.keep == "last" else None  # else of another step's weights
     moved = retention.moved(engine, base) if moved is None else float(moved)
     rows = sample(ready.prepared.train, sum(line["tokens"] for line in lines), recipe.seed)
-    with listener.doing(_("Settling between task and base"), len(SIZES)) as progress:
+    doing = listener.doing(_("Settling between task and base"), len(SIZES))
+    with doing as progress, fast.kernels(learner.model):  # as in the steps: nothing that is reported is measured here
         found = settle(learner.model, engine, rows, moved, progress)
     listener.say(_("Settled: {line}", line=settled_line(found.as_dict())))
     return found
