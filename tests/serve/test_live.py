@@ -143,10 +143,11 @@ def test_an_engine_that_fails_is_an_error_and_no_end(house: Open, monkeypatch: p
 def test_an_engine_that_breaks_in_the_middle_says_so_in_the_stream(house: Open) -> None:
     made = house()
     made.watched.fails_at = 4
+    asked = ASK | {"messages": [{"role": "user", "content": "What is the river number 0 called?"}]}  # a trained row
     with openai.OpenAI(base_url=made.url, api_key="none", max_retries=0) as client:
         seen = []
         with pytest.raises(openai.APIError, match="the engine broke"):
-            for chunk in client.chat.completions.create(**ASK, stream=True):
+            for chunk in client.chat.completions.create(**asked, stream=True):
                 seen.append(chunk)
     assert len(seen) > 2
     until(lambda: made.service.gate.running == 0)
@@ -235,7 +236,7 @@ def test_a_body_that_is_too_large_is_refused(house: Open) -> None:
 
 def test_answers_are_no_longer_than_the_server_allows(house: Open) -> None:
     made = house(Limits(new_tokens=3))
-    _status, content, _headers = post(f"{made.url}/chat/completions", ASK | {"max_tokens": 50})
+    _status, content, _headers = post(f"{made.url}/chat/completions", long(made) | {"max_tokens": 50})
     assert content["usage"]["completion_tokens"] == 3 and content["choices"][0]["finish_reason"] == "length"
 
 
