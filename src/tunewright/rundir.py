@@ -306,10 +306,11 @@ class RunDir:
 def require_free(out: str | os.PathLike[str] | None) -> None:
     """Raises RunError if ``out`` is a file, or a folder with something in it: more than the lock of a process that was
     killed before it had written anything; ResourceError if no folder of that name can be made there."""
-    path = None if out is None else Path(out)
-    if path is not None:
-        _require_possible(path)
-    if path is not None and path.exists() and (not path.is_dir() or any(map(_counts, path.iterdir()))):
+    if out is None:
+        return
+    path = Path(out)
+    _require_possible(path)
+    if path.exists() and (not path.is_dir() or any(map(_counts, path.iterdir()))):
         raise RunError(
             _("the run folder exists already"),
             where=str(path),

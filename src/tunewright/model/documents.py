@@ -38,9 +38,10 @@ def told() -> Told | None:
 @contextlib.contextmanager
 def telling(documents: Sequence[Document]) -> Iterator[Told]:
     """Within the context ``documents`` are what the rows of a pass through the model consist of."""
-    token = _TOLD.set(Told(tuple(documents)))
+    made = Told(tuple(documents))
+    token = _TOLD.set(made)
     try:
-        yield _TOLD.get()  # type: ignore[misc]
+        yield made
     finally:
         _TOLD.reset(token)
 
